@@ -76,7 +76,7 @@ pub const FLAG_RESOLVER: u16 = 4;
 pub const FLAG_CUT: u16 = 8;
 
 /// Most bytes of payload that one record carries.
-pub const PAYLOAD_MAX: usize = 4096;
+pub const PAYLOAD_MAX: usize = 8192;
 /// Most bytes of arguments that one record carries.
 pub const ARGV_MAX: usize = 4096;
 /// Most bytes of a path that one record carries, NUL included.
@@ -160,15 +160,16 @@ pub struct PayloadEvent {
     pub bound: u32,
 }
 
-/// A program was started: this, then `exe` bytes of path and `argv` bytes of NUL-separated arguments.
+/// A program was started: this, then [`PATH_MAX`] bytes that begin with `exe` bytes of path, then `argv` bytes of
+/// NUL-separated arguments.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExecEvent {
     /// Kind EXEC.
     pub header: Header,
-    /// Bytes of path that follow, without NUL.
+    /// Bytes of path, without NUL.
     pub exe: u32,
-    /// Bytes of arguments after it.
+    /// Bytes of arguments.
     pub argv: u32,
 }
 

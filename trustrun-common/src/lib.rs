@@ -27,16 +27,11 @@ pub const fn v4_mapped(o: [u8; 4]) -> Address {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, o[0], o[1], o[2], o[3]]
 }
 
-/// FNV-1a, 64 bits, over a name in lower case without a trailing dot, *last byte first*: the kernel holds names
-/// reversed, so that a suffix is a prefix. It tells names apart on one address; it is no defence against somebody
-/// who can choose names that the policy already allows.
+/// FNV-1a, 64 bits, over a name in lower case without a trailing dot. It tells names apart on one address; it is no
+/// defence against somebody who can choose names that the policy already allows.
 #[must_use]
 pub fn name_hash(name: &[u8]) -> u64 {
-    let mut hash = FNV_OFFSET;
-    for b in name.iter().rev() {
-        hash = (hash ^ b.to_ascii_lowercase() as u64).wrapping_mul(FNV_PRIME);
-    }
-    hash
+    name.iter().fold(FNV_OFFSET, |hash, b| (hash ^ b.to_ascii_lowercase() as u64).wrapping_mul(FNV_PRIME))
 }
 
 /// Offset basis of FNV-1a (draft-eastlake-fnv).

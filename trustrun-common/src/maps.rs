@@ -128,6 +128,8 @@ pub struct PendingValue {
 pub struct SocketState {
     /// The peer of the last connect, or of the last datagram.
     pub peer: Address,
+    /// Where it is bound, for a UDP socket that waits there; zero else.
+    pub local: Address,
     /// Who connected last, or created the socket.
     pub tgid: u32,
     /// Its thread.
@@ -179,8 +181,10 @@ pub const SOCKET_NEEDS_NAME: u8 = 2;
 pub const SOCKET_CONNECTED: u8 = 4;
 /// A datagram was let through by sendmsg: the second lock lets rewritten addresses pass.
 pub const SOCKET_SENDS: u8 = 8;
-/// The peer is a resolver of the target.
+/// It sent to a resolver of the target: what it sends elsewhere without a decision must be a DNS query.
 pub const SOCKET_RESOLVER: u8 = 16;
+/// A raw, ping or other unusual socket: each packet is judged by its address.
+pub const SOCKET_UNUSUAL: u8 = 32;
 
 /// Nothing was read yet.
 pub const STAGE_FIRST: u8 = 0;
@@ -255,6 +259,10 @@ pub struct Config {
     pub dns_tcp_port: u32,
     /// Port of the same on `::1`, host order; 0 where there is none.
     pub dns_tcp6_port: u32,
+    /// `KIND_*` bits: unusual sockets that a rule lets be created.
+    pub kinds: u32,
+    /// Zero.
+    pub pad: u32,
     /// Byte offsets in kernel structures, from this kernel's BTF.
     pub offsets: Offsets,
 }
@@ -280,6 +288,9 @@ pub struct Offsets {
     /// `linux_binprm.interp`
     pub bprm_interp: u32,
 }
+
+/// A rule speaks of ICMP, so ping and raw ICMP sockets may be created; their packets are judged by address.
+pub const KIND_ICMP: u32 = 1;
 
 /// Nothing is decided or told: before the session's tables are filled.
 pub const MODE_OFF: u32 = 0;
@@ -310,6 +321,8 @@ pub mod counter {
     pub const LISTENERS_FULL: u32 = 8;
     /// Egress packets that could not be read.
     pub const UNREADABLE: u32 = 9;
+    /// Packets whose scratch memory was taken by another run of the program on the same CPU.
+    pub const CLOBBERED: u32 = 10;
     /// First of one counter for each hook: [`HOOK`]` + hook`.
     pub const HOOK: u32 = 32;
     /// How many counters there are.
@@ -360,7 +373,7 @@ pub const HOOK_NAMES: [&str; hook::COUNT as usize] = [
     "ingress",
     "sock_create",
     "sock_release",
-    "sockops",
+    "sock_ops",
     "post_bind4",
     "post_bind6",
     "process_exec",
@@ -376,11 +389,11 @@ const _: () = {
     assert!(size_of::<ListenKey>() == 24 && offset_of!(ListenKey, pad) == 20);
     assert!(size_of::<PendingKey>() == 32 && offset_of!(PendingKey, id) == 26);
     assert!(size_of::<PendingValue>() == 16 && offset_of!(PendingValue, bind) == 12);
-    assert!(size_of::<SocketState>() == 72 && offset_of!(SocketState, port) == 44);
-    assert!(offset_of!(SocketState, local_port) == 52 && offset_of!(SocketState, sent) == 56);
+    assert!(size_of::<SocketState>() == 88 && offset_of!(SocketState, port) == 60);
+    assert!(offset_of!(SocketState, local_port) == 68 && offset_of!(SocketState, sent) == 72);
     assert!(size_of::<DatagramKey>() == 32 && offset_of!(DatagramKey, port) == 24);
     assert!(size_of::<DatagramState>() == 48 && offset_of!(DatagramState, tgid) == 36);
-    assert!(size_of::<Config>() == 72 && offset_of!(Config, offsets) == 40);
+    assert!(size_of::<Config>() == 80 && offset_of!(Config, offsets) == 48);
     assert!(size_of::<Offsets>() == 32);
 };
 

@@ -1,0 +1,186 @@
+//! The session's cgroup.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _},
+    os::{fd::AsFd, unix::fs::MetadataExt as _},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::GuardError;
+
+/// Where the cgroup v2 hierarchy is mounted: alone or beside v1 ("hybrid"), so it is read, never assumed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// Its mount point.
+    pub mount: PathBuf,
+}
+
+impl Hierarchy {
+    /// Finds it in `/proc/self/mountinfo`.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn find() -> Result<Self, GuardError> {
+        let path = Path::new("/proc/self/mountinfo");
+        let text = fs::read_to_string(path).map_err(GuardError::file("reading", path))?;
+        Self::parse(&text).ok_or(GuardError::NoCgroup2)
+    }
+
+    /// The first cgroup2 mount of a mountinfo text (proc_pid_mountinfo(5)).
+    fn parse(text: &str) -> Option<Self> {
+        text.lines().find_map(|line| {
+            let (mount, after) = line.split_once(" - ")?;
+            (after.split(' ').next()? == "cgroup2")
+                .then(|| mount.split(' ').nth(4).map(|m| Self { mount: unescape(m).into() }))?
+        })
+    }
+}
+
+/// mountinfo writes space, tab, newline and backslash as three octal digits.
+fn unescape(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        out.push_str(before);
+        match after.get(..3).and_then(|d| u8::from_str_radix(d, 8).ok()) {
+            Some(b) => {
+                out.push(char::from(b));
+                rest = &after[3..];
+            }
+            None => {
+                out.push('\\');
+                rest = after;
+            }
+        }
+    }
+    out + rest
+}
+
+/// One cgroup of ours, `<mount>/trustrun/<session>`.
+#[derive(Clone, Debug)]
+pub struct Cgroup {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Its id: the inode of the folder.
+    pub id: u64,
+    /// Its depth below the root of the hierarchy.
+    pub level: u32,
+}
+
+impl Cgroup {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// If the folder cannot be made.
+    pub fn create(hierarchy: &Hierarchy, session: &str) -> Result<Self, GuardError> {
+        let path = hierarchy.mount.join("trustrun").join(session);
+        fs::create_dir_all(&path).map_err(GuardError::file("making the cgroup", &path))?;
+        Self::open(&path, 2)
+    }
+
+    fn open(path: &Path, level: u32) -> Result<Self, GuardError> {
+        let id = fs::metadata(path).map_err(GuardError::file("reading", path))?.ino();
+        Ok(Self { path: path.into(), id, level })
+    }
+
+    /// The folder, for attaching programs.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn fd(&self) -> Result<File, GuardError> {
+        File::open(&self.path).map_err(GuardError::file("opening", &self.path))
+    }
+
+    /// Moves the calling process in.
+    ///
+    /// # Errors
+    /// As write(2).
+    pub fn enter(path: &Path) -> io::Result<()> {
+        fs::write(path.join("cgroup.procs"), "0")
+    }
+
+    /// The processes in it and below.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        let text = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
+        text.lines().filter_map(|l| l.parse().ok()).collect()
+    }
+
+    /// Whether any process is in it.
+    #[must_use]
+    pub fn populated(&self) -> bool {
+        fs::read_to_string(self.path.join("cgroup.events")).is_ok_and(|t| t.lines().any(|l| l == "populated 1"))
+    }
+
+    /// Waits until it is empty or the time is over; whether it is empty.
+    #[must_use]
+    pub fn wait_empty(&self, most: Duration) -> bool {
+        let end = Instant::now() + most;
+        let Ok(mut events) = File::open(self.path.join("cgroup.events")) else { return !self.populated() };
+        loop {
+            let mut text = String::new();
+            let _ = io::Seek::rewind(&mut events);
+            if events.read_to_string(&mut text).is_err() || !text.lines().any(|l| l == "populated 1") {
+                return true;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            // kernfs wakes POLLPRI when the file changes.
+            let timeout = PollTimeout::try_from(left.min(Duration::from_secs(1))).unwrap_or(PollTimeout::ZERO);
+            let _ = poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], timeout);
+        }
+    }
+
+    /// Ends every process in it: `cgroup.kill` (Linux 5.14), else one by one until none is left.
+    pub fn kill(&self) {
+        if fs::write(self.path.join("cgroup.kill"), "1").is_ok() {
+            return;
+        }
+        for _ in 0..100 {
+            let processes = self.processes();
+            if processes.is_empty() {
+                return;
+            }
+            for pid in processes {
+                // The list was read from our own cgroup an instant ago; an ended process is a zombie until its
+                // parent reaps it, so the number is not reused meanwhile.
+                let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+            }
+        }
+    }
+
+    /// Removes it if it is empty; whether it is gone.
+    #[must_use]
+    pub fn remove(&self) -> bool {
+        let gone = fs::remove_dir(&self.path).is_ok();
+        if let Some(parent) = self.path.parent() {
+            let _ = fs::remove_dir(parent); // only the last session succeeds
+        }
+        gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_cgroup2_in_hybrid_and_pure_mounts() {
+        let hybrid = "30 23 0:26 / /sys/fs/cgroup/cpu rw shared:9 - cgroup cgroup rw,cpu\n\
+                      31 23 0:27 / /sys/fs/cgroup/uni\\040fied rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(Hierarchy::parse(hybrid).unwrap().mount, Path::new("/sys/fs/cgroup/uni fied"));
+        let pure = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
+        assert_eq!(Hierarchy::parse(pure).unwrap().mount, Path::new("/sys/fs/cgroup"));
+        assert_eq!(Hierarchy::parse("1 1 0:1 / /a rw - tmpfs cgroup2 rw\n"), None);
+    }
+}

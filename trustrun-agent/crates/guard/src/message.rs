@@ -1,0 +1,242 @@
+//! The guard's own messages: fixed size, checked by length and kind.
+//!
+//! The engine is unprivileged and parses hostile bytes, so what it may ask of the guard is a short closed list of
+//! plain numbers.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use trustrun_common::{Address, counter};
+use trustrun_model::{FlowId, Protocol};
+
+const WORDS: usize = counter::COUNT as usize + 1;
+/// Bytes of every message.
+pub(crate) const SIZE: usize = WORDS * 8;
+
+/// What the guard is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Engine: it is ready to read events.
+    Ready,
+    /// Engine: end the target.
+    Kill,
+    /// Engine: destroy this TCP connection, whose bytes are refused from now on.
+    Destroy {
+        /// Its cookie.
+        flow: FlowId,
+        /// Its own end.
+        local: SocketAddr,
+        /// The other end.
+        peer: SocketAddr,
+    },
+    /// Engine: bind these names' addresses, which the agent's own resolver was told.
+    Bind {
+        /// The address.
+        address: IpAddr,
+        /// The name's `common::name_hash`.
+        name: u64,
+        /// Its set of rules.
+        set: u32,
+        /// Seconds.
+        ttl: u32,
+    },
+    /// Foreground: the child ended with this wait status.
+    Ended {
+        /// As wait(2) encodes it.
+        status: i32,
+    },
+}
+
+/// The last byte counts of a connection that was open when the session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FinalFlow {
+    /// Which.
+    pub flow: FlowId,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The peer.
+    pub peer: SocketAddr,
+    /// Transport payload bytes.
+    pub sent: u64,
+    /// Transport payload bytes.
+    pub received: u64,
+}
+
+/// What the guard tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// To the foreground process: start the child. To the engine: go on.
+    Go,
+    /// To the engine: a connection that is still open.
+    Final(FinalFlow),
+    /// To the engine: the kernel's counters.
+    Counters([u64; counter::COUNT as usize]),
+    /// To the engine: a process that outlived the first child.
+    Leftover {
+        /// Its thread group.
+        tgid: u32,
+    },
+    /// To the engine: make the report.
+    Finish {
+        /// The child's wait status; `None` if the foreground process was lost.
+        status: Option<i32>,
+    },
+    /// To the foreground process: the session is over; whether the engine made its report.
+    Done {
+        /// It did.
+        reported: bool,
+    },
+}
+
+fn words(kind: u64, values: &[u64]) -> [u8; SIZE] {
+    let mut out = [0; SIZE];
+    out[..8].copy_from_slice(&kind.to_ne_bytes());
+    for (chunk, v) in out[8..].chunks_exact_mut(8).zip(values) {
+        chunk.copy_from_slice(&v.to_ne_bytes());
+    }
+    out
+}
+
+fn read(bytes: &[u8]) -> Option<[u64; WORDS]> {
+    let bytes: &[u8; SIZE] = bytes.try_into().ok()?;
+    let mut out = [0; WORDS];
+    for (v, chunk) in out.iter_mut().zip(bytes.chunks_exact(8)) {
+        *v = u64::from_ne_bytes(chunk.try_into().ok()?);
+    }
+    Some(out)
+}
+
+fn split(a: SocketAddr) -> [u64; 3] {
+    let v6 = match a.ip() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    };
+    let bits = v6.to_bits();
+    [(bits >> 64) as u64, bits as u64, u64::from(a.port())]
+}
+
+fn join(w: &[u64]) -> Option<SocketAddr> {
+    let v6 = Ipv6Addr::from_bits((u128::from(*w.first()?) << 64) | u128::from(*w.get(1)?));
+    let ip = v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4);
+    Some(SocketAddr::new(ip, u16::try_from(*w.get(2)?).ok()?))
+}
+
+/// An address as the kernel maps hold it.
+pub(crate) fn address(ip: IpAddr) -> Address {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+impl Order {
+    pub(crate) fn to_bytes(self) -> [u8; SIZE] {
+        match self {
+            Self::Ready => words(1, &[]),
+            Self::Kill => words(2, &[]),
+            Self::Destroy { flow, local, peer } => {
+                let (l, p) = (split(local), split(peer));
+                words(3, &[flow.cookie, flow.sequence.into(), l[0], l[1], l[2], p[0], p[1], p[2]])
+            }
+            Self::Bind { address, name, set, ttl } => {
+                let a = split(SocketAddr::new(address, 0));
+                words(4, &[a[0], a[1], a[2], name, set.into(), ttl.into()])
+            }
+            Self::Ended { status } => words(5, &[u64::from(status.cast_unsigned())]),
+        }
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let w = read(bytes)?;
+        Some(match w[0] {
+            1 => Self::Ready,
+            2 => Self::Kill,
+            3 => Self::Destroy {
+                flow: FlowId { cookie: w[1], sequence: u32::try_from(w[2]).ok()? },
+                local: join(&w[3..6])?,
+                peer: join(&w[6..9])?,
+            },
+            4 => Self::Bind {
+                address: join(&w[1..4])?.ip(),
+                name: w[4],
+                set: u32::try_from(w[5]).ok()?,
+                ttl: u32::try_from(w[6]).ok()?,
+            },
+            5 => Self::Ended { status: u32::try_from(w[1]).ok()?.cast_signed() },
+            _ => return None,
+        })
+    }
+}
+
+impl Note {
+    pub(crate) fn to_bytes(self) -> [u8; SIZE] {
+        match self {
+            Self::Go => words(1, &[]),
+            Self::Final(f) => {
+                let p = split(f.peer);
+                let protocol = u64::from(f.protocol.number());
+                words(2, &[f.flow.cookie, f.flow.sequence.into(), protocol, p[0], p[1], p[2], f.sent, f.received])
+            }
+            Self::Counters(c) => words(3, &c),
+            Self::Leftover { tgid } => words(4, &[tgid.into()]),
+            Self::Finish { status } => {
+                words(5, &[u64::from(status.is_some()), u64::from(status.unwrap_or(0).cast_unsigned())])
+            }
+            Self::Done { reported } => words(6, &[u64::from(reported)]),
+        }
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let w = read(bytes)?;
+        Some(match w[0] {
+            1 => Self::Go,
+            2 => Self::Final(FinalFlow {
+                flow: FlowId { cookie: w[1], sequence: u32::try_from(w[2]).ok()? },
+                protocol: Protocol::from_number(u8::try_from(w[3]).ok()?),
+                peer: join(&w[4..7])?,
+                sent: w[7],
+                received: w[8],
+            }),
+            3 => Self::Counters(w[1..].try_into().ok()?),
+            4 => Self::Leftover { tgid: u32::try_from(w[1]).ok()? },
+            5 => Self::Finish { status: (w[1] == 1).then(|| (w[2] as u32).cast_signed()) },
+            6 => Self::Done { reported: w[1] == 1 },
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_round_trip_and_nothing_else_is_read() {
+        let flow = FlowId { cookie: 9, sequence: 2 };
+        let (a, b) = ("10.0.0.1:5".parse().unwrap(), "[2001:db8::1]:443".parse().unwrap());
+        for o in [
+            Order::Ready,
+            Order::Kill,
+            Order::Destroy { flow, local: a, peer: b },
+            Order::Bind { address: "1.2.3.4".parse().unwrap(), name: u64::MAX, set: 7, ttl: 60 },
+            Order::Ended { status: -1 },
+        ] {
+            assert_eq!(Order::from_bytes(&o.to_bytes()), Some(o));
+        }
+        let counters = std::array::from_fn(|i| i as u64);
+        let f = FinalFlow { flow, protocol: Protocol::Udp, peer: b, sent: 1, received: u64::MAX };
+        for n in [
+            Note::Go,
+            Note::Final(f),
+            Note::Counters(counters),
+            Note::Leftover { tgid: 4 },
+            Note::Finish { status: None },
+            Note::Finish { status: Some(9) },
+            Note::Done { reported: true },
+        ] {
+            assert_eq!(Note::from_bytes(&n.to_bytes()), Some(n));
+        }
+        assert_eq!(Order::from_bytes(&[0; SIZE]), None);
+        assert_eq!(Order::from_bytes(&[1; 8]), None);
+        assert_eq!(Note::from_bytes(&[0xff; SIZE]), None);
+    }
+}

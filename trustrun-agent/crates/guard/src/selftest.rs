@@ -1,0 +1,101 @@
+//! The canary: before the child starts, a process in the cgroup makes connections that every hook must see.
+
+use std::{
+    ffi::CString,
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    time::{Duration, Instant},
+};
+
+use nix::sys::wait::waitpid;
+use trustrun_common::{HOOK_NAMES, counter, hook};
+use trustrun_model::Fact;
+use trustrun_observe::{Clock, Ring, decode};
+
+use crate::{Cgroup, GuardError, load::Loaded, sys};
+
+/// How long the canary's events may take.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Makes the canary's connections and checks that each hook ran and that the connection came through the ring.
+///
+/// # Errors
+/// If a hook did not see it.
+pub(crate) fn run(loaded: &mut Loaded, ring: &mut Ring, cgroup: &Cgroup) -> Result<(), GuardError> {
+    let failed = |what| move |source| GuardError::System { what, source };
+    let tcp = TcpListener::bind("127.0.0.1:0").map_err(failed("the canary's listener"))?;
+    let udp = UdpSocket::bind("127.0.0.1:0").map_err(failed("the canary's socket"))?;
+    let (to, datagrams) = (
+        tcp.local_addr().map_err(failed("the canary's address"))?,
+        udp.local_addr().map_err(failed("the canary's address"))?,
+    );
+    let v6 = TcpListener::bind("[::1]:0").ok().and_then(|l| Some((l.local_addr().ok()?, l)));
+    let to6 = v6.as_ref().map(|(a, _)| *a);
+    match sys::split().map_err(GuardError::system("forking the canary"))? {
+        None => {
+            canary(cgroup, to, datagrams, to6);
+            sys::leave(0)
+        }
+        Some(pid) => {
+            let accepted = tcp.accept();
+            waitpid(pid, None).map_err(GuardError::system("waiting for the canary"))?;
+            drop(accepted);
+        }
+    }
+    let end = Instant::now() + DEADLINE;
+    let (clock, mut seen) = (Clock::new(), false);
+    loop {
+        ring.drain(usize::MAX, |record| {
+            seen |= matches!(decode(record, &clock), Ok(o)
+                if matches!(&o.fact, Fact::Opened { flow, .. } if flow.peer == to));
+        });
+        let missing = missing(loaded, v6.is_some(), seen)?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > end {
+            return Err(GuardError::SelfTest { missing });
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// The hooks that did not run.
+fn missing(loaded: &mut Loaded, v6: bool, seen: bool) -> Result<Vec<String>, GuardError> {
+    let counters = loaded.counters()?;
+    let only6 = [hook::CONNECT6, hook::SENDMSG6, hook::POST_BIND6];
+    let ran = |i: u32| counters.get((counter::HOOK + i) as usize).is_some_and(|n| *n > 0);
+    let mut missing: Vec<String> = (0..hook::COUNT)
+        .filter(|i| !ran(*i) && (v6 || !only6.contains(i)))
+        .filter_map(|i| HOOK_NAMES.get(i as usize).map(|n| (*n).to_owned()))
+        .collect();
+    if !seen {
+        missing.push("ring buffer".into());
+    }
+    Ok(missing)
+}
+
+/// In the canary: uses every hook once.
+fn canary(cgroup: &Cgroup, tcp: SocketAddr, udp: SocketAddr, tcp6: Option<SocketAddr>) {
+    if Cgroup::enter(&cgroup.path).is_err() {
+        return;
+    }
+    drop(TcpStream::connect(tcp));
+    if let Ok(socket) = UdpSocket::bind("127.0.0.1:0") {
+        let _ = socket.send_to(b"canary", udp);
+    }
+    if let Some(to) = tcp6 {
+        drop(TcpStream::connect(to));
+        if let Ok(socket) = UdpSocket::bind("[::1]:0") {
+            let _ = socket.send_to(b"canary", to);
+        }
+    }
+    // A fork and an exec; the program does nothing with that argument.
+    if let Ok(None) = sys::split() {
+        let arguments: Vec<CString> = ["trustrun", "--canary"].into_iter().filter_map(|a| CString::new(a).ok()).collect();
+        if let Ok(program) = CString::new("/proc/self/exe") {
+            sys::execute(&program, &arguments, &[]);
+        }
+        sys::leave(0);
+    }
+    let _ = nix::sys::wait::wait();
+}

@@ -1,0 +1,93 @@
+//! The one module with `unsafe`: forking, and what a forked child may call before it executes.
+#![allow(unsafe_code)]
+
+use std::{
+    ffi::{CStr, CString},
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
+};
+
+use nix::{
+    errno::Errno,
+    sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask},
+    unistd::{ForkResult, Pid, fork},
+};
+
+/// Forks; `None` in the child.
+///
+/// The callers are single-threaded at that point (the guard has no runtime, the command line has started no thread),
+/// so that the child may do anything.
+pub(crate) fn split() -> nix::Result<Option<Pid>> {
+    // SAFETY: single-threaded, see above.
+    Ok(match unsafe { fork() }? {
+        ForkResult::Parent { child } => Some(child),
+        ForkResult::Child => None,
+    })
+}
+
+/// Ends a forked process without running what its parent registered to run at exit.
+pub(crate) fn leave(code: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// Gives every signal its default action and unblocks all, as a new program expects.
+pub(crate) fn default_signals() {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    for signal in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP)) {
+        // SAFETY: the default action runs no code of ours.
+        let _ = unsafe { sigaction(signal, &default) };
+    }
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+}
+
+/// Ignores a signal.
+pub(crate) fn ignore(signal: Signal) {
+    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: ignoring runs no code of ours.
+    let _ = unsafe { sigaction(signal, &ignore) };
+}
+
+/// Executes a program found as a shell finds it; returns only with the error.
+pub(crate) fn execute(program: &CStr, arguments: &[CString], environment: &[CString]) -> Errno {
+    match nix::unistd::execvpe(program, arguments, environment) {
+        Ok(never) => match never {},
+        Err(e) => e,
+    }
+}
+
+/// Closes every descriptor from `first` on except `keep`.
+pub(crate) fn close_from(first: RawFd, keep: &OwnedFd) {
+    let keep = keep.as_raw_fd();
+    for (from, to) in [(first, keep - 1), (keep + 1, RawFd::MAX)] {
+        if from <= to {
+            // SAFETY: in a forked child that executes next; nothing in it uses the descriptors any more.
+            unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
+        }
+    }
+}
+
+/// Makes a descriptor close on exec, or not.
+pub(crate) fn set_flag(fd: BorrowedFd<'_>) -> io::Result<()> {
+    nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+    Ok(())
+}
+
+/// Where a signal of a signalfd came from: `true` if the kernel sent it (the terminal), not a process.
+pub(crate) fn from_kernel(code: i32) -> bool {
+    code == libc::SI_KERNEL
+}
+
+/// A raw socket that takes whole IP packets, for answers that make a refused lookup fail at once.
+pub(crate) fn raw_socket(v6: bool) -> io::Result<OwnedFd> {
+    use std::os::fd::FromRawFd as _;
+    let family = if v6 { libc::AF_INET6 } else { libc::AF_INET };
+    // SAFETY: a plain system call; the descriptor is owned at once.
+    unsafe {
+        let fd = libc::socket(family, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_RAW);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}

@@ -1,0 +1,212 @@
+//! The decision: what the policy says about an address, protocol and port, given the names bound to it.
+//!
+//! The user-space matcher (`policy::Matcher`) answers the same question; a differential test holds the two together.
+
+use aya_ebpf::{helpers::bpf_ktime_get_boot_ns, maps::lpm_trie::Key};
+use trustrun_common::{
+    ACTION_BLOCK, ACTION_NONE, Address, BOUND_SETS, Config, ListenKey, SOCKET_BY_NAME,
+    SOCKET_NEEDS_NAME, port_key, reason,
+};
+
+use crate::maps::{BINDINGS, LISTENERS, NETS, PORTS, RESOLVERS, enforcing};
+
+/// What was decided.
+#[derive(Clone, Copy)]
+pub struct Decision {
+    /// `ACTION_*`, never none.
+    pub action: u8,
+    /// `reason::*`.
+    pub reason: u8,
+    /// `SOCKET_BY_NAME`, `SOCKET_NEEDS_NAME`.
+    pub flags: u8,
+    /// Rule index; `u32::MAX` where no rule matched.
+    pub rule: u32,
+}
+
+/// No rule.
+pub const NO_RULE: u32 = u32::MAX;
+
+impl Decision {
+    /// One of our own reasons.
+    #[inline(always)]
+    pub fn new(action: u8, reason: u8) -> Self {
+        Self { action, reason, flags: 0, rule: NO_RULE }
+    }
+
+    /// Whether the kernel carries a refusal out.
+    #[inline(always)]
+    pub fn refused(&self, config: &Config) -> bool {
+        self.action >= ACTION_BLOCK && enforcing(config)
+    }
+}
+
+/// What one side (names or address) says.
+#[derive(Clone, Copy)]
+struct Said {
+    action: u8,
+    rule: u32,
+}
+
+/// Nothing said. The zero comes from memory: a constant would make every path through a loop a state of its own to the
+/// verifier, and eight turns of the loop 2^8 of them.
+#[inline(always)]
+fn silence(config: &Config) -> Said {
+    // SAFETY: a live map value.
+    let zero = unsafe { core::ptr::read_volatile(&raw const config.pad) };
+    Said { action: zero as u8, rule: !zero }
+}
+
+/// What a set of rules says about a protocol and port.
+#[inline(always)]
+fn ports(set: u32, protocol: u8, port: u16, config: &Config) -> Said {
+    match PORTS.get(&Key::new(56, port_key(set, protocol, port))) {
+        Some(v) => Said { action: v.action, rule: v.rule },
+        None => silence(config),
+    }
+}
+
+/// The more severe of two; the lower rule where they are equal.
+#[inline(always)]
+fn severer(a: Said, b: Said) -> Said {
+    if b.action > a.action || (b.action == a.action && b.rule < a.rule) { b } else { a }
+}
+
+/// What the address rules say.
+#[inline(always)]
+fn by_address(address: &Address, protocol: u8, port: u16, config: &Config) -> Said {
+    match NETS.get(&Key::new(128, *address)) {
+        Some(set) => ports(*set, protocol, port, config),
+        None => silence(config),
+    }
+}
+
+/// The default, or a refusal of QUIC, which goes only where a rule says so: its ClientHello is encrypted against the
+/// kernel.
+#[inline(always)]
+fn default(protocol: u8, port: u16, config: &Config) -> Said {
+    let mut said = silence(config);
+    said.action = config.default_action as u8;
+    if protocol == 17 && port == 443 && enforcing(config) && said.action < ACTION_BLOCK {
+        said.action = ACTION_BLOCK;
+    }
+    said
+}
+
+/// Turns what was said into a decision.
+#[inline(always)]
+fn settle(said: Said, protocol: u8, port: u16, config: &Config) -> Decision {
+    let mut reason = reason::RULE;
+    if said.rule == NO_RULE {
+        let quic = protocol == 17 && port == 443 && said.action != config.default_action as u8;
+        reason = if quic { reason::QUIC } else { reason::DEFAULT };
+    }
+    Decision { action: said.action, reason, flags: 0, rule: said.rule }
+}
+
+/// What was said, or the default if nothing was.
+#[inline(always)]
+fn or(said: Said, default: Said) -> Said {
+    if said.action != ACTION_NONE { said } else { default }
+}
+
+/// Decides about a destination. Where several names are bound to the address, the mildest counts now, and
+/// `SOCKET_NEEDS_NAME` says that the first payload has to tell which it is.
+#[inline(always)]
+pub fn destination(address: &Address, protocol: u8, port: u16, config: &Config) -> Decision {
+    let default = default(protocol, port, config);
+    let address_said = by_address(address, protocol, port, config);
+    let plain = or(address_said, default);
+    // SAFETY: the value may change under us; each slot is read once and any mix of old and new is a binding that was
+    // believed.
+    let Some(binding) = (unsafe { BINDINGS.get(address) }) else { return settle(plain, protocol, port, config) };
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    // Worse than any action, and none: whichever name comes first replaces them.
+    let mut best = Said { action: !silence(config).action, rule: 0 };
+    let mut worst = silence(config).action;
+    for i in 0..BOUND_SETS {
+        if binding.expires[i] <= now {
+            continue;
+        }
+        let said = or(severer(ports(binding.sets[i], protocol, port, config), address_said), default);
+        if said.action < best.action || (said.action == best.action && said.rule < best.rule) {
+            best = said;
+        }
+        if said.action > worst {
+            worst = said.action;
+        }
+    }
+    if worst == ACTION_NONE {
+        return settle(plain, protocol, port, config);
+    }
+    let mut d = settle(best, protocol, port, config);
+    if plain.action >= ACTION_BLOCK && best.action < ACTION_BLOCK {
+        d.flags |= SOCKET_BY_NAME;
+    }
+    if worst >= ACTION_BLOCK && best.action < ACTION_BLOCK {
+        d.flags |= SOCKET_NEEDS_NAME;
+    }
+    d
+}
+
+/// Decides about a name that the client itself gave (proxy authority): the name's rules alone.
+#[inline(always)]
+pub fn name(set: u32, protocol: u8, port: u16, config: &Config) -> Decision {
+    settle(or(ports(set, protocol, port, config), default(protocol, port, config)), protocol, port, config)
+}
+
+/// Decides about an address that the client itself gave.
+#[inline(always)]
+pub fn claimed_address(address: &Address, port: u16, config: &Config) -> Decision {
+    settle(or(by_address(address, 6, port, config), default(6, port, config)), 6, port, config)
+}
+
+/// Whether an address and port is a resolver of the target.
+#[inline(always)]
+pub fn resolver(address: &Address, port: u16) -> bool {
+    // SAFETY: the map is written before the session starts only.
+    port == 53 && unsafe { RESOLVERS.get(address) }.is_some()
+}
+
+/// Whether it is loopback.
+#[inline(always)]
+pub fn loopback(a: &Address) -> bool {
+    let w = words(a);
+    w[0] == 0 && w[1] == 0 && ((w[2] == 0 && w[3] == 1u32.to_be()) || (w[2] == 0xffffu32.to_be() && a[12] == 127))
+}
+
+/// Whether it is loopback to a socket of the session that listens.
+#[inline(always)]
+pub fn internal(address: &Address, protocol: u8, port: u16) -> bool {
+    if !loopback(address) {
+        return false;
+    }
+    let mut key = ListenKey { address: *address, port, protocol: protocol as u16, pad: 0 };
+    // SAFETY: only presence counts.
+    if unsafe { LISTENERS.get(&key) }.is_some() {
+        return true;
+    }
+    key.address = [0; 16];
+    // SAFETY: as above.
+    unsafe { LISTENERS.get(&key) }.is_some()
+}
+
+/// An address as four words in memory order.
+#[inline(always)]
+pub fn words(a: &Address) -> [u32; 4] {
+    // SAFETY: same size, any bits are a value, and the read is unaligned.
+    unsafe { core::ptr::read_unaligned(core::ptr::from_ref(a).cast()) }
+}
+
+/// An address from the four words of a context, which hold it in network order.
+#[inline(always)]
+pub fn address(words: [u32; 4]) -> Address {
+    // SAFETY: same size, any bits are a value.
+    unsafe { core::mem::transmute(words) }
+}
+
+/// An IPv4 address in network order, as v4-mapped.
+#[inline(always)]
+pub fn mapped(v4: u32) -> Address {
+    address([0, 0, 0xffffu32.to_be(), v4])
+}

@@ -1,0 +1,276 @@
+//! DNS over UDP: which lookups may leave, and which answers are believed.
+//!
+//! An answer is believed only if it answers a query that this target sent (same socket, id, name, server address and
+//! port) to a resolver that the target is configured with. What a wrong id, another question, a truncated message or
+//! a looping name may do is: bind nothing.
+
+use aya_ebpf::{helpers::bpf_ktime_get_boot_ns, programs::SkBuffContext};
+use trustrun_common::{
+    ACTION_BLOCK, ACTION_NONE, Address, Binding, Config, FLAG_ENFORCED, FLAG_OUTGOING, FLAG_RESOLVER, PendingKey,
+    PendingValue, SocketState, Tuple, counter, kind, reason,
+};
+
+use crate::{
+    decide::{NO_RULE, mapped, resolver},
+    emit,
+    maps::{BINDINGS, BOUND_NAMES, PENDING, count, enforcing},
+    names,
+    packet::{self, Packet},
+    scratch::{MASK, Scratch, byte, launder, load, store, word},
+};
+
+/// Most records of an answer that are read.
+const RECORDS: u64 = 32;
+/// Most labels of a record's owner.
+const LABELS: u32 = 34;
+/// Most bytes of a message that matter to us; longer ones are not believed.
+const MESSAGE_MAX: u32 = 8000;
+
+/// What a query gets.
+struct Asked {
+    action: u8,
+    reason: u8,
+    set: u32,
+    bind: bool,
+}
+
+/// Judges the question in the scratch payload.
+#[inline(always)]
+fn judge(s: *mut Scratch, config: &Config) -> Asked {
+    let default = config.default_action as u8;
+    // One question, opcode QUERY, not a response.
+    if byte(s, 2) & 0xf8 != 0 || word(s, 4) != 1 || !names::question(s) {
+        return Asked { action: ACTION_BLOCK, reason: reason::MALFORMED, set: 0, bind: false };
+    }
+    let (action, set) = match names::rules(s) {
+        Some(v) => (v.ask, v.set),
+        None => (default, 0),
+    };
+    if action < ACTION_BLOCK {
+        return Asked { action, reason: if set == 0 { reason::DEFAULT } else { reason::RULE }, set, bind: true };
+    }
+    // A search-list expansion of an allowed name may be asked, but is never bound: refusing it would make glibc give
+    // up before it asks for the name itself.
+    if names::strip_search(s) {
+        if let Some(v) = names::rules(s) {
+            if v.ask < ACTION_BLOCK {
+                return Asked { action: v.ask, reason: reason::RULE, set: 0, bind: false };
+            }
+        }
+    }
+    Asked { action, reason: if set == 0 { reason::DEFAULT } else { reason::RULE }, set, bind: false }
+}
+
+/// A DNS query on its way to a resolver; whether it may go.
+#[inline(always)]
+pub fn query(ctx: &SkBuffContext, s: *mut Scratch, p: &Packet, st: &SocketState, cookie: u64, config: &Config) -> bool {
+    let n = packet::payload(ctx, s, p, 0);
+    let mut asked = Asked { action: ACTION_BLOCK, reason: reason::MALFORMED, set: 0, bind: false };
+    if n > 12 && p.length < MESSAGE_MAX {
+        asked = judge(s, config);
+    }
+    let refused = asked.action >= ACTION_BLOCK && enforcing(config);
+    // The server as the program addressed it, which is what its answers seem to come from; it differs from the packet
+    // where the address was rewritten on the way (a container's resolver).
+    let rewritten = !resolver(&p.destination, p.destination_port);
+    let (server, port) = if rewritten { (st.peer, st.port) } else { (p.destination, p.destination_port) };
+    if !refused {
+        let id = word(s, 0) as u16;
+        // SAFETY: `s` is this run's slot.
+        unsafe {
+            (*s).pending = PendingKey { cookie, server, port, id, pad: 0 };
+            let value = PendingValue { name: load(&raw const (*s).hash), set: asked.set, bind: asked.bind as u32 };
+            let _ = PENDING.insert(&(*s).pending, &value, 0);
+        }
+    }
+    let flags = FLAG_OUTGOING | FLAG_RESOLVER | if refused { FLAG_ENFORCED } else { 0 };
+    let t = tuple(st, server, port, p.source, p.source_port, &asked);
+    emit::payload(s, emit::header(kind::QUERY, flags, emit::owner_of(st), cookie), t, 0, n, 0);
+    !refused
+}
+
+/// The tuple of a DNS record.
+#[inline(always)]
+fn tuple(st: &SocketState, peer: Address, peer_port: u16, local: Address, local_port: u16, asked: &Asked) -> Tuple {
+    Tuple {
+        local,
+        peer,
+        sequence: st.sequence,
+        rule: NO_RULE,
+        local_port,
+        peer_port,
+        protocol: 17,
+        direction: 0,
+        action: asked.action,
+        reason: asked.reason,
+    }
+}
+
+/// A DNS answer on its way in, before the application sees it: binds its addresses if it is believed.
+#[inline(always)]
+pub fn answer(ctx: &SkBuffContext, s: *mut Scratch, p: &Packet, st: &SocketState, cookie: u64, config: &Config) {
+    let n = packet::payload(ctx, s, p, 0);
+    if n <= 12 || p.length >= MESSAGE_MAX {
+        count(counter::UNBELIEVED);
+        return;
+    }
+    let mut flags = 0;
+    let mut bound = 0;
+    match believed(s, p, cookie) {
+        Some(v) => {
+            flags |= FLAG_RESOLVER;
+            // NOERROR, not truncated.
+            if v.bind != 0 && byte(s, 3) & 0x0f == 0 && byte(s, 2) & 2 == 0 {
+                bound = records(s, v.set, v.name, config);
+            }
+        }
+        None => count(counter::UNBELIEVED),
+    }
+    let asked = Asked { action: ACTION_NONE, reason: reason::RESOLVER, set: 0, bind: false };
+    let t = tuple(st, p.source, p.source_port, p.destination, p.destination_port, &asked);
+    emit::payload(s, emit::header(kind::ANSWER, flags, emit::owner_of(st), cookie), t, 0, n, bound);
+}
+
+/// The query that this answers, taken out of `PENDING`.
+#[inline(always)]
+fn believed(s: *mut Scratch, p: &Packet, cookie: u64) -> Option<PendingValue> {
+    if byte(s, 2) & 0xf8 != 0x80 || word(s, 4) != 1 {
+        return None;
+    }
+    let id = word(s, 0) as u16;
+    // SAFETY: `s` is this run's slot; the value is copied before it is removed.
+    let v = unsafe {
+        (*s).pending = PendingKey { cookie, server: p.source, port: p.source_port, id, pad: 0 };
+        *PENDING.get(&(*s).pending)?
+    };
+    // SAFETY: as above.
+    unsafe {
+        if !names::question(s) || load(&raw const (*s).hash) != v.name {
+            return None;
+        }
+        let _ = PENDING.remove(&(*s).pending);
+    }
+    Some(v)
+}
+
+/// Walks the answer section from `s.offset` (after the QNAME) and binds every address; how many.
+#[inline(always)]
+fn records(s: *mut Scratch, set: u32, name: u64, config: &Config) -> u32 {
+    // SAFETY: fields of this run's slot.
+    let (length, left) = unsafe { (&raw const (*s).length, &raw const (*s).records) };
+    // SAFETY: as above.
+    unsafe { store(&raw mut (*s).records, word(s, 6)) }
+    // SAFETY: as above.
+    let mut o = unsafe { load(&raw const (*s).offset) } + 4; // past QTYPE and QCLASS
+    let mut bound = 0;
+    for i in 0..RECORDS {
+        if i >= load(left) {
+            return bound;
+        }
+        let mut owned = false;
+        for _ in 0..LABELS {
+            o = launder(s, o) & MASK; // the same range on every path, so that states merge
+            if o + 12 > load(length) {
+                return bound;
+            }
+            let b = byte(s, o);
+            if b >= 0xc0 {
+                o += 2;
+                owned = true;
+                break;
+            }
+            if b == 0 {
+                o += 1;
+                owned = true;
+                break;
+            }
+            if b > 63 {
+                return bound;
+            }
+            o += 1 + b;
+        }
+        if !owned {
+            return bound;
+        }
+        o = launder(s, o) & MASK;
+        if o + 10 > load(length) {
+            return bound;
+        }
+        let (kind, class, size) = (word(s, o), word(s, o + 2), word(s, o + 8));
+        let ttl = word(s, o + 4) << 16 | word(s, o + 6);
+        o += 10;
+        if o + size > load(length) {
+            return bound;
+        }
+        if class == 1 && ((kind == 1 && size == 4) || (kind == 28 && size == 16)) {
+            read_address(s, o, kind == 1);
+            if bind(s, set, name, ttl, config) {
+                bound += 1;
+            }
+        }
+        o += size;
+    }
+    if RECORDS < load(left) {
+        count(counter::RECORDS_CUT);
+    }
+    bound
+}
+
+/// Copies an address from the payload to `s.address`.
+#[inline(always)]
+fn read_address(s: *mut Scratch, offset: u64, v4: bool) {
+    // SAFETY: the offset is masked, and `payload` is longer than MASK + 16.
+    unsafe {
+        let q = (&raw const (*s).payload).cast::<u8>().add((offset & MASK) as usize);
+        (*s).address = if v4 { mapped(q.cast::<u32>().read_unaligned()) } else { q.cast::<Address>().read_unaligned() };
+    }
+}
+
+/// Binds `s.address` to a name for its TTL, at least the grace.
+#[inline(always)]
+fn bind(s: *mut Scratch, set: u32, name: u64, ttl: u64, config: &Config) -> bool {
+    // SAFETY: `s` is this run's slot; the helper has no preconditions.
+    unsafe {
+        let mut life = (ttl & 0x7fff_ffff) * 1_000_000_000;
+        if life < config.dns_grace {
+            life = config.dns_grace;
+        }
+        let now = bpf_ktime_get_boot_ns();
+        let expires = now + life;
+        (*s).bound.address = (*s).address;
+        (*s).bound.name = name;
+        if !bind_set(&(*s).address, set, now, expires) || BOUND_NAMES.insert(&(*s).bound, &expires, 0).is_err() {
+            count(counter::BINDINGS_FULL);
+            return false;
+        }
+    }
+    true
+}
+
+/// Adds a set of rules to an address, in the slot that holds it already, an empty or an expired one.
+#[inline(always)]
+fn bind_set(address: &Address, set: u32, now: u64, expires: u64) -> bool {
+    let Some(b) = BINDINGS.get_ptr_mut(address) else {
+        let mut b = Binding { sets: [0; 8], expires: [0; 8] };
+        b.sets[0] = set;
+        b.expires[0] = expires;
+        return BINDINGS.insert(address, &b, 0).is_ok();
+    };
+    // SAFETY: a live map value; constant indices. Another CPU may bind the same address now: then one of two
+    // believed bindings may be lost, and the program asks again, but none is invented.
+    unsafe {
+        for i in 0..8usize {
+            let e = (*b).expires[i];
+            if e == 0 || e < now || (*b).sets[i] == set {
+                if e < expires || (*b).sets[i] != set {
+                    (*b).sets[i] = set;
+                    (*b).expires[i] = expires;
+                }
+                return true;
+            }
+        }
+    }
+    false
+}
+
+

@@ -1,0 +1,109 @@
+//! To the agent. Every record that is made is counted, and every record that the ring had no room for.
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_boot_ns};
+use trustrun_common::{Address, FlowEvent, Header, PAYLOAD_MAX, PayloadEvent, SocketState, Tuple, counter};
+
+use crate::{
+    maps::{EVENTS, count},
+    scratch::{Scratch, launder},
+};
+
+/// Who runs now.
+#[derive(Clone, Copy)]
+pub struct Owner {
+    /// Thread group.
+    pub tgid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// Real user.
+    pub uid: u32,
+}
+
+/// The current task. Only in hooks that run in its context (6.1 refuses the helper in packet hooks).
+#[inline(always)]
+pub fn owner() -> Owner {
+    let id = bpf_get_current_pid_tgid();
+    Owner { tgid: (id >> 32) as u32, tid: id as u32, uid: bpf_get_current_uid_gid() as u32 }
+}
+
+/// Whom a socket belongs to.
+#[inline(always)]
+pub fn owner_of(st: &SocketState) -> Owner {
+    Owner { tgid: st.tgid, tid: st.tid, uid: st.uid }
+}
+
+/// A header for now.
+#[inline(always)]
+pub fn header(kind: u16, flags: u16, owner: Owner, cookie: u64) -> Header {
+    // SAFETY: the helper has no preconditions.
+    let at = unsafe { bpf_ktime_get_boot_ns() };
+    Header { kind, flags, tgid: owner.tgid, tid: owner.tid, uid: owner.uid, at, cookie }
+}
+
+/// A connection's tuple from what is known of its socket.
+#[inline(always)]
+pub fn tuple(st: &SocketState) -> Tuple {
+    Tuple {
+        local: [0; 16],
+        peer: st.peer,
+        sequence: st.sequence,
+        rule: st.rule,
+        local_port: st.local_port,
+        peer_port: st.port,
+        protocol: st.protocol,
+        direction: st.direction,
+        action: st.action,
+        reason: st.reason,
+    }
+}
+
+/// A fixed-size record.
+#[inline(always)]
+pub fn record<T: 'static>(value: T) {
+    count(counter::EMITTED);
+    match EVENTS.reserve::<T>(0) {
+        Some(mut e) => {
+            e.write(value);
+            e.submit(0);
+        }
+        None => count(counter::RING_FULL),
+    }
+}
+
+/// A connection's record.
+#[inline(always)]
+pub fn flow(header: Header, tuple: Tuple, sent: u64, received: u64) {
+    record(FlowEvent { header, tuple, sent, received });
+}
+
+/// The first `length` bytes of the scratch payload (at most `PAYLOAD_MAX`) with what is in `s.event`.
+#[inline(always)]
+pub fn payload(s: *mut Scratch, header: Header, tuple: Tuple, offset: u32, length: u64, bound: u32) {
+    let mut captured = length;
+    if captured > PAYLOAD_MAX as u64 {
+        captured = PAYLOAD_MAX as u64;
+    }
+    let captured = launder(s, captured) & (2 * PAYLOAD_MAX as u64 - 1);
+    // SAFETY: event and payload are adjacent in repr(C) without padding, and payload holds more than 8191 bytes.
+    unsafe {
+        (*s).event = PayloadEvent { header, tuple, offset, length: length as u32, captured: captured as u32, bound };
+        output((&raw const (*s).event).cast(), size_of::<PayloadEvent>() as u64 + captured);
+    }
+}
+
+/// A record of variable size.
+///
+/// # Safety
+/// `p` points at `n` readable bytes of map memory.
+#[inline(always)]
+pub unsafe fn output(p: *const u8, n: u64) {
+    count(counter::EMITTED);
+    // SAFETY: by contract.
+    let bytes = unsafe { core::slice::from_raw_parts(p, n as usize) };
+    if EVENTS.output::<[u8]>(bytes, 0).is_err() {
+        count(counter::RING_FULL);
+    }
+}
+
+/// A zero address.
+pub const NOWHERE: Address = [0; 16];

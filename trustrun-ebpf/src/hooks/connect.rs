@@ -1,0 +1,149 @@
+//! connect(2), before the kernel looks at the address: Linux 4.17, `__cgroup_bpf_run_filter_sock_addr`
+//! (<https://github.com/torvalds/linux/blob/v6.12/net/ipv4/af_inet.c#L577>). The decision for TCP falls here, with an
+//! EPERM that every program understands, and is stored on the socket before any address is rewritten. io_uring,
+//! MPTCP, TCP fast open and v4-mapped addresses come through here as well.
+//!
+//! A UDP connect sends nothing (resolver libraries sort addresses with it), so it is only remembered and judged at
+//! the first datagram. Raw and SCTP sockets do not come here; `sock_create` and `egress` see them.
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::generated::bpf_get_socket_cookie,
+    macros::cgroup_sock_addr,
+    programs::SockAddrContext,
+};
+use trustrun_common::{
+    ACTION_ALLOW, Address, Config, FLAG_ENFORCED, MODE_OFF, SOCKET_CONNECTED, SOCKET_RESOLVER, SOCKET_SENDS,
+    STAGE_DONE, STAGE_FIRST, SocketState, counter, hook, kind, reason,
+};
+
+use crate::{
+    decide::{self, Decision, address, mapped},
+    emit,
+    maps::{SOCKETS, config, count, enforcing, hit},
+};
+
+/// connect4
+#[cgroup_sock_addr(connect4)]
+pub fn connect4(ctx: SockAddrContext) -> i32 {
+    hit(hook::CONNECT4);
+    let Some(config) = config() else { return 0 };
+    // SAFETY: the context's field, read as the verifier wants: once, whole.
+    let to = mapped(unsafe { (*ctx.sock_addr).user_ip4 });
+    let (allowed, redirect) = connect(&ctx, to, config);
+    if allowed && redirect && config.dns_tcp_v4 != 0 {
+        // SAFETY: writable fields of the context.
+        unsafe {
+            (*ctx.sock_addr).user_ip4 = config.dns_tcp_v4;
+            (*ctx.sock_addr).user_port = (config.dns_tcp_port as u16).to_be() as u32;
+        }
+    }
+    allowed as i32
+}
+
+/// connect6
+#[cgroup_sock_addr(connect6)]
+pub fn connect6(ctx: SockAddrContext) -> i32 {
+    hit(hook::CONNECT6);
+    let Some(config) = config() else { return 0 };
+    let to = destination6(&ctx);
+    let (allowed, redirect) = connect(&ctx, to, config);
+    if allowed && redirect && config.dns_tcp6_port != 0 {
+        // SAFETY: writable fields of the context.
+        unsafe {
+            core::ptr::write_volatile(&raw mut (*ctx.sock_addr).user_ip6[0], 0);
+            core::ptr::write_volatile(&raw mut (*ctx.sock_addr).user_ip6[1], 0);
+            core::ptr::write_volatile(&raw mut (*ctx.sock_addr).user_ip6[2], 0);
+            core::ptr::write_volatile(&raw mut (*ctx.sock_addr).user_ip6[3], 1u32.to_be());
+            (*ctx.sock_addr).user_port = (config.dns_tcp6_port as u16).to_be() as u32;
+        }
+    }
+    allowed as i32
+}
+
+/// The address of a connect6 or sendmsg6.
+#[inline(always)]
+pub fn destination6(ctx: &SockAddrContext) -> Address {
+    // SAFETY: the context's fields, each read by itself (LLVM would merge them into reads the verifier refuses).
+    unsafe {
+        address([
+            core::ptr::read_volatile(&raw const (*ctx.sock_addr).user_ip6[0]),
+            core::ptr::read_volatile(&raw const (*ctx.sock_addr).user_ip6[1]),
+            core::ptr::read_volatile(&raw const (*ctx.sock_addr).user_ip6[2]),
+            core::ptr::read_volatile(&raw const (*ctx.sock_addr).user_ip6[3]),
+        ])
+    }
+}
+
+/// IPPROTO of the socket, MPTCP as the TCP that it is on the wire.
+#[inline(always)]
+pub fn protocol(ctx: &SockAddrContext) -> u8 {
+    // SAFETY: the context's field.
+    match unsafe { (*ctx.sock_addr).protocol } {
+        262 => 6,
+        p => p as u8,
+    }
+}
+
+/// Decides, remembers and tells; whether it may go on, and whether it is DNS over TCP that the agent answers.
+#[inline(always)]
+fn connect(ctx: &SockAddrContext, to: Address, config: &Config) -> (bool, bool) {
+    if config.mode == MODE_OFF {
+        return (true, false);
+    }
+    let protocol = protocol(ctx);
+    // SAFETY: the context's field and the program's own context.
+    let (port, cookie) =
+        unsafe { (u16::from_be((*ctx.sock_addr).user_port as u16), bpf_get_socket_cookie(ctx.as_ptr())) };
+    let resolver = decide::resolver(&to, port);
+    let d = if resolver {
+        Decision::new(ACTION_ALLOW, reason::RESOLVER)
+    } else if decide::internal(&to, protocol, port) {
+        Decision::new(ACTION_ALLOW, reason::INTERNAL)
+    } else {
+        decide::destination(&to, protocol, port, config)
+    };
+    let owner = emit::owner();
+    let (sequence, earlier, local, local_port) = match SOCKETS.get_ptr_mut(&cookie) {
+        // SAFETY: a live map value.
+        Some(st) => unsafe {
+            ((*st).sequence, (*st).flags & (SOCKET_SENDS | SOCKET_RESOLVER), (*st).local, (*st).local_port)
+        },
+        None => (0, 0, [0; 16], 0),
+    };
+    let tcp = protocol == 6;
+    let st = SocketState {
+        peer: to,
+        local,
+        tgid: owner.tgid,
+        tid: owner.tid,
+        uid: owner.uid,
+        sequence: if tcp { sequence + 1 } else { sequence },
+        rule: d.rule,
+        next: 0,
+        looked: 0,
+        port,
+        protocol,
+        direction: 0,
+        action: d.action,
+        reason: d.reason,
+        // Loopback to ourselves, and DNS that the agent answers, name nobody.
+        stage: if d.reason == reason::INTERNAL || (resolver && enforcing(config)) { STAGE_DONE } else { STAGE_FIRST },
+        flags: d.flags | SOCKET_CONNECTED | earlier | if resolver { SOCKET_RESOLVER } else { 0 },
+        local_port,
+        pad: 0,
+        sent: 0,
+        received: 0,
+    };
+    let kept = SOCKETS.insert(&cookie, &st, 0).is_ok();
+    if !kept {
+        count(counter::SOCKETS_FULL);
+    }
+    if !tcp {
+        return (kept || !enforcing(config), false);
+    }
+    let refused = d.refused(config) || (!kept && enforcing(config));
+    let flags = if refused { FLAG_ENFORCED } else { 0 };
+    emit::flow(emit::header(kind::OPENED, flags, owner, cookie), emit::tuple(&st), 0, 0);
+    (!refused, resolver && enforcing(config))
+}

@@ -1,0 +1,77 @@
+//! Every packet that reaches a socket of the session, before the program can read it: Linux 4.10,
+//! `BPF_CGROUP_RUN_PROG_INET_INGRESS` (<https://github.com/torvalds/linux/blob/v6.12/net/core/filter.c#L141>). Reads
+//! DNS answers and binds their addresses, so that the connect that follows finds them; counts bytes; notes who sent to
+//! a UDP socket first, so that the reply is known as one. It refuses nothing.
+
+use aya_ebpf::{macros::cgroup_skb, programs::SkBuffContext};
+use trustrun_common::{Config, DatagramKey, MODE_OFF, hook};
+
+use crate::{
+    decide, dns,
+    emit::{self, Owner},
+    hooks::egress::datagram_accepted,
+    maps::{DATAGRAMS, SOCKETS, add, config, count, hit},
+    packet::{self, Packet},
+    scratch::{self, Scratch},
+};
+
+/// ingress
+#[cgroup_skb(ingress)]
+pub fn ingress(ctx: SkBuffContext) -> i32 {
+    hit(hook::INGRESS);
+    let Some(config) = config() else { return 1 };
+    if config.mode == MODE_OFF {
+        return 1;
+    }
+    let Some(s) = scratch::take() else { return 1 };
+    let began = scratch::token(s);
+    let Some(p) = packet::read(&ctx, s) else { return 1 };
+    let cookie = packet::cookie(&ctx);
+    if p.protocol == 6 {
+        if p.length != 0 {
+            if let Some(st) = SOCKETS.get_ptr_mut(&cookie) {
+                // SAFETY: a live map value.
+                unsafe { add(&raw mut (*st).received, p.length as u64) }
+            }
+        }
+    } else if p.protocol == 17 {
+        udp(&ctx, s, p, cookie, config);
+    }
+    if scratch::token(s) != began {
+        count(trustrun_common::counter::CLOBBERED);
+    }
+    1
+}
+
+#[inline(always)]
+fn udp(ctx: &SkBuffContext, s: *mut Scratch, p: &Packet, cookie: u64, config: &Config) {
+    let st = SOCKETS.get_ptr_mut(&cookie);
+    if p.source_port == 53 {
+        if let Some(st) = st {
+            // SAFETY: a live map value.
+            dns::answer(ctx, s, p, unsafe { &*st }, cookie, config);
+        }
+        if decide::resolver(&p.source, p.source_port) {
+            return;
+        }
+    }
+    let key = DatagramKey { cookie, peer: p.source, port: p.source_port, pad: [0; 3] };
+    if let Some(known) = DATAGRAMS.get_ptr_mut(&key) {
+        // SAFETY: a live map value.
+        unsafe {
+            add(&raw mut (*known).received, p.length as u64);
+            (*known).seen = scratch::token(s);
+        }
+        return;
+    }
+    let owner = match st {
+        // SAFETY: a live map value.
+        Some(st) => unsafe { emit::owner_of(&*st) },
+        None => Owner { tgid: 0, tid: 0, uid: 0 },
+    };
+    datagram_accepted(&key, owner, config);
+    if let Some(known) = DATAGRAMS.get_ptr_mut(&key) {
+        // SAFETY: a live map value.
+        unsafe { add(&raw mut (*known).received, p.length as u64) }
+    }
+}

@@ -1,0 +1,13 @@
+//! One file per hook. Each says why this hook, from which kernel, and what it cannot see.
+
+mod connect;
+mod egress;
+mod ingress;
+mod post_bind;
+mod process_exec;
+mod process_exit;
+mod process_fork;
+mod sendmsg;
+mod sock_create;
+mod sock_release;
+mod sockops;

@@ -1,0 +1,100 @@
+//! bind(2), after it worked: Linux 4.17 (<https://github.com/torvalds/linux/blob/v6.12/net/ipv4/af_inet.c#L541>).
+//! Remembers UDP sockets that wait at a port, so that loopback to them is known as internal, and who owns them, so
+//! that what they receive is attributed. TCP listeners are seen by `sockops`; ports that the kernel picks for a
+//! client are not seen here and are no listeners.
+
+use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_socket_cookie, macros::cgroup_sock, programs::SockContext};
+use trustrun_common::{Address, ListenKey, MODE_OFF, STAGE_DONE, SocketState, Tuple, counter, hook, kind};
+
+use crate::{
+    decide::{NO_RULE, address, mapped},
+    emit,
+    maps::{LISTENERS, SOCKETS, config, count, hit},
+};
+
+/// post_bind4
+#[cgroup_sock(post_bind4)]
+pub fn post_bind4(ctx: SockContext) -> i32 {
+    hit(hook::POST_BIND4);
+    // SAFETY: the context's field.
+    let ip = unsafe { (*ctx.sock).src_ip4 };
+    bound(&ctx, &if ip == 0 { [0; 16] } else { mapped(ip) });
+    1
+}
+
+/// post_bind6
+#[cgroup_sock(post_bind6)]
+pub fn post_bind6(ctx: SockContext) -> i32 {
+    hit(hook::POST_BIND6);
+    // SAFETY: the context's fields, each read by itself.
+    let ip = unsafe {
+        address([
+            core::ptr::read_volatile(&raw const (*ctx.sock).src_ip6[0]),
+            core::ptr::read_volatile(&raw const (*ctx.sock).src_ip6[1]),
+            core::ptr::read_volatile(&raw const (*ctx.sock).src_ip6[2]),
+            core::ptr::read_volatile(&raw const (*ctx.sock).src_ip6[3]),
+        ])
+    };
+    bound(&ctx, &ip);
+    1
+}
+
+#[inline(always)]
+fn bound(ctx: &SockContext, local: &Address) {
+    let Some(config) = config() else { return };
+    // SAFETY: the context's fields.
+    let (protocol, port) = unsafe { ((*ctx.sock).protocol, (*ctx.sock).src_port) };
+    if config.mode == MODE_OFF || protocol != 17 {
+        return;
+    }
+    // SAFETY: the program's own context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    let owner = emit::owner();
+    listens(local, port as u16, 17, cookie);
+    let st = SocketState {
+        peer: [0; 16],
+        local: *local,
+        tgid: owner.tgid,
+        tid: owner.tid,
+        uid: owner.uid,
+        sequence: 0,
+        rule: NO_RULE,
+        next: 0,
+        looked: 0,
+        port: 0,
+        protocol: 17,
+        direction: 0,
+        action: 0,
+        reason: 0,
+        stage: STAGE_DONE,
+        flags: 0,
+        local_port: port as u16,
+        pad: 0,
+        sent: 0,
+        received: 0,
+    };
+    if SOCKETS.insert(&cookie, &st, 0).is_err() {
+        count(counter::SOCKETS_FULL);
+    }
+    let t = Tuple { local: *local, local_port: port as u16, protocol: 17, rule: NO_RULE, ..emit::tuple(&st) };
+    emit::flow(emit::header(kind::LISTENING, 0, owner, cookie), t, 0, 0);
+}
+
+/// Keeps a listener.
+#[inline(always)]
+pub fn listens(local: &Address, port: u16, protocol: u16, cookie: u64) {
+    let key = ListenKey { address: *local, port, protocol, pad: 0 };
+    if LISTENERS.insert(&key, &cookie, 0).is_err() {
+        count(counter::LISTENERS_FULL);
+    }
+}
+
+/// Forgets a listener if it is this socket's.
+#[inline(always)]
+pub fn unlistens(local: &Address, port: u16, protocol: u16, cookie: u64) {
+    let key = ListenKey { address: *local, port, protocol, pad: 0 };
+    // SAFETY: the value is read at once.
+    if unsafe { LISTENERS.get(&key) }.is_some_and(|c| *c == cookie) {
+        let _ = LISTENERS.remove(&key);
+    }
+}

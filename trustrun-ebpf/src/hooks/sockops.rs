@@ -1,0 +1,193 @@
+//! TCP's own callbacks: Linux 4.16 for state changes
+//! (<https://github.com/torvalds/linux/blob/v6.12/net/ipv4/tcp.c#L2866>). Sees connections come to be, be accepted and
+//! end (with their bytes, also after the descriptor was closed), and sockets that listen. It runs partly in softirq,
+//! so it takes the owner from the socket's state. It refuses nothing.
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::generated::bpf_get_socket_cookie,
+    macros::sock_ops,
+    programs::SockOpsContext,
+};
+use trustrun_common::{
+    ACTION_ALLOW, Address, DIRECTION_IN, MODE_OFF, STAGE_DONE, SocketState, Tuple, counter, hook, kind, reason,
+};
+
+use crate::{
+    decide::{NO_RULE, address, mapped},
+    emit::{self, Owner},
+    hooks::post_bind::{listens, unlistens},
+    maps::{GATHER, SOCKETS, config, count, hit},
+};
+
+// enum bpf_sock_ops operations, include/uapi/linux/bpf.h
+const TCP_CONNECT: u32 = 3;
+const ACTIVE_ESTABLISHED: u32 = 4;
+const PASSIVE_ESTABLISHED: u32 = 5;
+const STATE: u32 = 10;
+const TCP_LISTEN: u32 = 11;
+/// BPF_SOCK_OPS_STATE_CB_FLAG
+const WANT_STATE: i32 = 4;
+/// TCP_CLOSE
+const CLOSE: u32 = 7;
+/// TCP_LISTEN
+const LISTEN: u32 = 10;
+
+/// sock_ops
+#[sock_ops]
+pub fn sock_ops(ctx: SockOpsContext) -> u32 {
+    hit(hook::SOCKOPS);
+    let Some(config) = config() else { return 1 };
+    if config.mode == MODE_OFF {
+        return 1;
+    }
+    match ctx.op() {
+        TCP_CONNECT => {
+            let _ = ctx.set_cb_flags(WANT_STATE);
+        }
+        ACTIVE_ESTABLISHED => established(&ctx),
+        PASSIVE_ESTABLISHED => {
+            let _ = ctx.set_cb_flags(WANT_STATE);
+            accepted(&ctx);
+        }
+        TCP_LISTEN => {
+            let _ = ctx.set_cb_flags(WANT_STATE);
+            listening(&ctx);
+        }
+        STATE => {
+            if ctx.arg(1) == CLOSE {
+                closed(&ctx);
+            }
+        }
+        _ => {}
+    }
+    1
+}
+
+#[inline(always)]
+fn cookie(ctx: &SockOpsContext) -> u64 {
+    // SAFETY: the program's own context.
+    unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
+}
+
+/// The local end. A dual-stack socket's v4 addresses are v4-mapped.
+#[inline(always)]
+fn local(ctx: &SockOpsContext) -> Address {
+    if ctx.family() == 2 {
+        return mapped(ctx.local_ip4());
+    }
+    // SAFETY: the context's fields, each read by itself.
+    unsafe {
+        address([
+            core::ptr::read_volatile(&raw const (*ctx.ops).local_ip6[0]),
+            core::ptr::read_volatile(&raw const (*ctx.ops).local_ip6[1]),
+            core::ptr::read_volatile(&raw const (*ctx.ops).local_ip6[2]),
+            core::ptr::read_volatile(&raw const (*ctx.ops).local_ip6[3]),
+        ])
+    }
+}
+
+#[inline(always)]
+fn peer(ctx: &SockOpsContext) -> Address {
+    if ctx.family() == 2 {
+        return mapped(ctx.remote_ip4());
+    }
+    // SAFETY: the context's fields, each read by itself.
+    unsafe {
+        address([
+            core::ptr::read_volatile(&raw const (*ctx.ops).remote_ip6[0]),
+            core::ptr::read_volatile(&raw const (*ctx.ops).remote_ip6[1]),
+            core::ptr::read_volatile(&raw const (*ctx.ops).remote_ip6[2]),
+            core::ptr::read_volatile(&raw const (*ctx.ops).remote_ip6[3]),
+        ])
+    }
+}
+
+#[inline(always)]
+fn established(ctx: &SockOpsContext) {
+    let cookie = cookie(ctx);
+    let Some(st) = SOCKETS.get_ptr_mut(&cookie) else { return };
+    // SAFETY: a live map value.
+    unsafe {
+        (*st).local_port = ctx.local_port() as u16;
+        let t = Tuple { local: local(ctx), ..emit::tuple(&*st) };
+        emit::flow(emit::header(kind::ESTABLISHED, 0, emit::owner_of(&*st), cookie), t, 0, 0);
+    }
+}
+
+#[inline(always)]
+fn accepted(ctx: &SockOpsContext) {
+    let cookie = cookie(ctx);
+    let st = SocketState {
+        peer: peer(ctx),
+        local: [0; 16],
+        tgid: 0,
+        tid: 0,
+        uid: 0,
+        sequence: 1,
+        rule: NO_RULE,
+        next: 0,
+        looked: 0,
+        port: u32::from_be(ctx.remote_port()) as u16,
+        protocol: 6,
+        direction: DIRECTION_IN,
+        action: ACTION_ALLOW,
+        reason: reason::ACCEPTED,
+        stage: STAGE_DONE,
+        flags: 0,
+        local_port: ctx.local_port() as u16,
+        pad: 0,
+        sent: 0,
+        received: 0,
+    };
+    if SOCKETS.insert(&cookie, &st, 0).is_err() {
+        count(counter::SOCKETS_FULL);
+    }
+    let t = Tuple { local: local(ctx), ..emit::tuple(&st) };
+    emit::flow(emit::header(kind::OPENED, 0, Owner { tgid: 0, tid: 0, uid: 0 }, cookie), t, 0, 0);
+}
+
+/// The key of a listener: any address is all zeroes for both families.
+#[inline(always)]
+fn listen_address(ctx: &SockOpsContext) -> Address {
+    if ctx.family() == 2 && ctx.local_ip4() == 0 { [0; 16] } else { local(ctx) }
+}
+
+#[inline(always)]
+fn listening(ctx: &SockOpsContext) {
+    let cookie = cookie(ctx);
+    let local = listen_address(ctx);
+    let port = ctx.local_port() as u16;
+    listens(&local, port, 6, cookie);
+    let t = Tuple {
+        local,
+        peer: [0; 16],
+        sequence: 0,
+        rule: NO_RULE,
+        local_port: port,
+        peer_port: 0,
+        protocol: 6,
+        direction: DIRECTION_IN,
+        action: ACTION_ALLOW,
+        reason: reason::ACCEPTED,
+    };
+    emit::flow(emit::header(kind::LISTENING, 0, emit::Owner { tgid: 0, tid: 0, uid: 0 }, cookie), t, 0, 0);
+}
+
+#[inline(always)]
+fn closed(ctx: &SockOpsContext) {
+    let cookie = cookie(ctx);
+    if ctx.arg(0) == LISTEN {
+        unlistens(&listen_address(ctx), ctx.local_port() as u16, 6, cookie);
+        return;
+    }
+    // SAFETY: a live map value, copied before it is removed.
+    unsafe {
+        let Some(st) = SOCKETS.get(&cookie) else { return };
+        let st = *st;
+        let t = Tuple { local: local(ctx), ..emit::tuple(&st) };
+        emit::flow(emit::header(kind::CLOSED, 0, emit::owner_of(&st), cookie), t, st.sent, st.received);
+    }
+    let _ = SOCKETS.remove(&cookie);
+    let _ = GATHER.remove(&cookie);
+}

@@ -1,0 +1,150 @@
+//! Names: lower case, reversed, and looked up in the policy.
+
+use core::ptr::write_volatile;
+
+use aya_ebpf::maps::lpm_trie::Key;
+use trustrun_common::{FNV_OFFSET, FNV_PRIME, NAME_KEY, NameValue};
+
+use crate::{
+    maps::{NAMES, SEARCH},
+    scratch::{MASK, Scratch, byte, load, store},
+};
+
+/// ASCII lower case without a branch.
+#[inline(always)]
+pub fn lower(b: u8) -> u8 {
+    let d = (b as u32).wrapping_sub(b'A' as u32);
+    let upper = (d.wrapping_sub(26) >> 31) & (!d >> 31);
+    b | ((upper as u8) << 5)
+}
+
+/// The name in `reversed` as a key; `s.at` says where it begins. None if that is out of bounds, which callers
+/// exclude.
+#[inline(always)]
+fn key(s: *mut Scratch) -> Option<&'static Key<[u8; NAME_KEY]>> {
+    // SAFETY: `at` is tested against 256, and reversed is 528 bytes long: 256 + 4 + 256 fits.
+    unsafe {
+        (*s).reversed[260] = 0;
+        // `at` is 256 - length, stored and read back, so that (a) the verifier forgets the loop's constant and (b)
+        // LLVM cannot turn reversed + (256 - n) into (reversed - n) + 256, which the verifier calls unbounded.
+        let at = load(&raw const (*s).at) as usize;
+        if at > 256 {
+            return None;
+        }
+        let p = (&raw mut (*s).reversed).cast::<u8>().add(at);
+        let bits = (257 - at as u32) * 8;
+        write_volatile(p, bits as u8);
+        write_volatile(p.add(1), (bits >> 8) as u8);
+        write_volatile(p.add(2), 0);
+        write_volatile(p.add(3), 0);
+        Some(&*p.cast())
+    }
+}
+
+/// The policy's rules for the name in `reversed`.
+#[inline(always)]
+pub fn rules(s: *mut Scratch) -> Option<&'static NameValue> {
+    NAMES.get(key(s)?)
+}
+
+/// If the name in `reversed` ends with an entry of the search list, shortens it to what came before it: byte k stays
+/// at 260 - k whatever the length, so only `at` changes. True if it was shortened.
+#[inline(always)]
+pub fn strip_search(s: *mut Scratch) -> bool {
+    let Some(key) = key(s) else { return false };
+    let Some(suffix) = SEARCH.get(key) else { return false };
+    // SAFETY: `s` is a slot.
+    unsafe {
+        let at = load(&raw const (*s).at) + *suffix as u64 + 1;
+        if at >= 256 {
+            return false;
+        }
+        store(&raw mut (*s).at, at);
+    }
+    true
+}
+
+/// Reads the QNAME at byte 12 of the payload: leaves it in `reversed` with `at` and `hash`, and the offset after it
+/// in `offset`. False for compression (never in a question we believe), an empty name, a dot or NUL inside a label.
+#[inline(always)]
+pub fn question(s: *mut Scratch) -> bool {
+    let mut left: u32 = 0;
+    let mut hash = FNV_OFFSET;
+    for k in 0..256usize {
+        // SAFETY: constant indices inside the arrays.
+        unsafe {
+            if (12 + k) as u64 >= load(&raw const (*s).length) {
+                return false;
+            }
+            let b = (*s).payload[12 + k];
+            let c;
+            if left == 0 {
+                if b == 0 {
+                    store(&raw mut (*s).at, (257 - k) as u64);
+                    store(&raw mut (*s).offset, (12 + k + 1) as u64);
+                    store(&raw mut (*s).hash, hash);
+                    return k != 0;
+                }
+                if b > 63 {
+                    return false;
+                }
+                left = b as u32;
+                c = b'.';
+            } else {
+                left -= 1;
+                if b == b'.' || b == 0 {
+                    return false;
+                }
+                c = lower(b);
+            }
+            (*s).reversed[260 - k] = c;
+            if k != 0 {
+                hash = (hash ^ c as u64).wrapping_mul(FNV_PRIME);
+            }
+        }
+    }
+    false
+}
+
+/// Reads the name at `s.name` of the payload: `s.limit` bytes, or with `s.stops` up to a `:`, `/`, space or control
+/// character before that. Leaves it in `reversed` with `at` and `hash`, and the offset after it in `offset`. Gives its
+/// length, 0 if there is none that could be a host name.
+#[inline(always)]
+pub fn text(s: *mut Scratch) -> u64 {
+    // SAFETY: the base is masked and the index below 254, and payload is longer than MASK + 256.
+    unsafe {
+        let base = (load(&raw const (*s).name) & MASK) as usize;
+        let mut hash = FNV_OFFSET;
+        for i in 0..254usize {
+            let b = *(&raw const (*s).payload).cast::<u8>().add(base + i);
+            let stop = b <= b' ' || b == b':' || b == b'/';
+            if i as u64 >= load(&raw const (*s).limit) || (stop && load(&raw const (*s).stops) != 0) {
+                store(&raw mut (*s).at, (256 - i) as u64);
+                store(&raw mut (*s).hash, hash);
+                store(&raw mut (*s).offset, (base + i) as u64);
+                return i as u64;
+            }
+            if stop {
+                return 0;
+            }
+            let c = lower(b);
+            (*s).reversed[259 - i] = c;
+            hash = (hash ^ c as u64).wrapping_mul(FNV_PRIME);
+        }
+    }
+    0
+}
+
+/// Reads up to five decimal digits at `offset`; 0 where there are none or it is no port.
+#[inline(always)]
+pub fn port(s: *mut Scratch, offset: u64) -> u16 {
+    let mut port = 0u64;
+    for i in 0..5u64 {
+        let b = byte(s, offset + i);
+        if !(b'0' as u64..=b'9' as u64).contains(&b) {
+            break;
+        }
+        port = port * 10 + (b - b'0' as u64);
+    }
+    if port > 65535 { 0 } else { port as u16 }
+}

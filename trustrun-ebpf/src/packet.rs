@@ -1,0 +1,130 @@
+//! Reading packets.
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{bpf_skb_load_bytes, generated},
+    programs::SkBuffContext,
+};
+use trustrun_common::Address;
+
+use crate::{
+    decide::{address, mapped},
+    scratch::{MASK, Scratch, launder, store},
+};
+
+/// What the headers of a packet say.
+#[repr(C)]
+pub struct Packet {
+    /// Where it comes from.
+    pub source: Address,
+    /// Where it goes.
+    pub destination: Address,
+    /// Ports in host order; 0 for protocols without.
+    pub source_port: u16,
+    /// As `source_port`.
+    pub destination_port: u16,
+    /// IPPROTO (for IPv6 the first next header).
+    pub protocol: u8,
+    /// TCP flags.
+    pub flags: u8,
+    /// TCP sequence number.
+    pub sequence: u32,
+    /// Where the payload begins.
+    pub offset: u32,
+    /// Bytes of payload.
+    pub length: u32,
+}
+
+/// TCP flag SYN.
+pub const SYN: u8 = 2;
+/// TCP flag RST.
+pub const RST: u8 = 4;
+/// TCP flag ACK.
+pub const ACK: u8 = 16;
+
+/// Reads the IP and transport headers into the slot. None if they are not whole; a fragment behind the first counts as
+/// such, since locally made packets are not fragmented yet here.
+#[inline(always)]
+pub fn read(ctx: &SkBuffContext, s: *mut Scratch) -> Option<&'static Packet> {
+    let h = load_header(ctx, s, 0, 20)?;
+    // SAFETY: `h` points at the 40 bytes of `header`; every offset below is constant and inside. `s` is this run's
+    // slot, which lives as long as the program does.
+    unsafe {
+        let p = &mut (*s).packet;
+        if *h >> 4 == 4 {
+            if u16::from_be_bytes([*h.add(6), *h.add(7)]) & 0x3fff != 0 {
+                return None;
+            }
+            p.source = mapped(h.add(12).cast::<u32>().read_unaligned());
+            p.destination = mapped(h.add(16).cast::<u32>().read_unaligned());
+            p.protocol = *h.add(9);
+            p.offset = ((*h & 15) as u32) * 4;
+        } else {
+            let h = load_header(ctx, s, 0, 40)?;
+            p.source = address(h.add(8).cast::<[u32; 4]>().read_unaligned());
+            p.destination = address(h.add(24).cast::<[u32; 4]>().read_unaligned());
+            p.protocol = *h.add(6);
+            p.offset = 40;
+        }
+        p.source_port = 0;
+        p.destination_port = 0;
+        p.flags = 0;
+        if p.protocol == 6 || p.protocol == 17 {
+            let t = load_header(ctx, s, p.offset, 8)?;
+            p.source_port = u16::from_be_bytes([*t, *t.add(1)]);
+            p.destination_port = u16::from_be_bytes([*t.add(2), *t.add(3)]);
+            if p.protocol == 6 {
+                p.sequence = u32::from_be_bytes([*t.add(4), *t.add(5), *t.add(6), *t.add(7)]);
+                let t = load_header(ctx, s, p.offset + 8, 8)?;
+                p.flags = *t.add(5);
+                p.offset += ((*t.add(4) >> 4) as u32) * 4;
+            } else {
+                p.offset += 8;
+            }
+        }
+        let total = ctx.len();
+        p.length = if total > p.offset { total - p.offset } else { 0 };
+        Some(p)
+    }
+}
+
+/// Loads `length` bytes at `offset` into `header` (at most 40).
+#[inline(always)]
+fn load_header(ctx: &SkBuffContext, s: *mut Scratch, offset: u32, length: u32) -> Option<*const u8> {
+    // SAFETY: `header` holds 40 bytes and callers ask for at most that, by constants.
+    unsafe {
+        let h = (&raw mut (*s).header).cast::<u8>();
+        (bpf_skb_load_bytes(ctx.as_ptr(), offset, h.cast(), length) == 0).then_some(h.cast_const())
+    }
+}
+
+/// Loads the payload to `payload[at..]`, `at` at most `MASK`; its length there, at most `MASK`.
+#[inline(always)]
+pub fn payload(ctx: &SkBuffContext, s: *mut Scratch, p: &Packet, at: u64) -> u64 {
+    if p.length == 0 {
+        return 0;
+    }
+    let mut n = p.length as u64;
+    if n > MASK {
+        n = MASK;
+    }
+    // 1..=MASK + 1 by arithmetic: 6.1 does not learn "not 0" from a test, and calls the read zero-sized.
+    let n = (launder(s, n - 1) & MASK) + 1;
+    let at = launder(s, at) & MASK;
+    // SAFETY: at + n <= 2 * 8192 - 1 < the length of `payload`.
+    unsafe {
+        let to = (&raw mut (*s).payload).cast::<u8>().add(at as usize);
+        if bpf_skb_load_bytes(ctx.as_ptr(), p.offset, to.cast(), n as u32) != 0 {
+            return 0;
+        }
+        store(&raw mut (*s).length, at + n);
+    }
+    n
+}
+
+/// The cookie of the packet's socket; 0 if it has none.
+#[inline(always)]
+pub fn cookie(ctx: &SkBuffContext) -> u64 {
+    // SAFETY: the context is the program's own.
+    unsafe { generated::bpf_get_socket_cookie(ctx.as_ptr()) }
+}

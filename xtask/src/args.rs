@@ -1,0 +1,171 @@
+//! The command line: text in, a task out. Nothing here looks at the machine.
+
+use std::ffi::OsString;
+
+/// One screen.
+pub(crate) const HELP: &str = "\
+cargo xtask run [OPTIONS] -- CMD [ARG...]
+        Build, then run CMD under `trustrun run` with these OPTIONS of it
+        (through sudo when you are not root; CMD still runs as you).
+cargo xtask demo
+        Build, then run `trustrun demo`: three commands, three verdicts, no network needed.
+cargo xtask test [FILTER] [-- TEST-OPTIONS]
+        Run all tests, or those whose name contains FILTER. Lists what was skipped, and why.
+cargo xtask lint
+        Clippy with warnings as errors, for the agent and the kernel programs, and the format.
+cargo xtask build [--release]
+        Build the kernel programs and the agent.
+cargo xtask setup
+        Install what the tasks above need and say what it does. They call it themselves:
+        run, demo and build for the compiler's parts only, test for the programs it drives too.
+
+Needs git, a C compiler and Rust 1.95. Tools go to target/tools (CARGO_TARGET_DIR is
+honoured), system packages come from apt. `trustrun run --help` has the OPTIONS of run.
+";
+
+/// What was asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Parsed {
+    Help,
+    Task(Task),
+}
+
+/// One thing to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Task {
+    Setup,
+    Build {
+        release: bool,
+    },
+    /// The arguments of `trustrun run`, unread.
+    Run(Vec<OsString>),
+    /// The arguments of `trustrun demo`, unread.
+    Demo(Vec<OsString>),
+    Test(Selection),
+    Lint,
+    /// How `cargo test` starts a test binary when we are not root ourselves; not for people.
+    AsRoot(Vec<OsString>),
+}
+
+/// Which tests to run.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Selection {
+    /// Part of the name of a test.
+    pub(crate) filter: Option<OsString>,
+    /// What follows `--`: options of the test binaries.
+    pub(crate) options: Vec<OsString>,
+}
+
+/// Reads a command line, without the program's own name.
+pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Parsed, String> {
+    let mut arguments = arguments.peekable();
+    let Some(name) = arguments.next() else {
+        return Ok(Parsed::Help);
+    };
+    let name = name.to_string_lossy().into_owned();
+    let wants_help = |argument: &OsString| argument == "--help" || argument == "-h";
+    if wants_help(&OsString::from(&name)) || name == "help" || arguments.peek().is_some_and(wants_help) {
+        return Ok(Parsed::Help);
+    }
+    let rest: Vec<OsString> = arguments.collect();
+    let task = match name.as_str() {
+        "setup" => nothing_more(&name, &rest).map(|()| Task::Setup)?,
+        "lint" => nothing_more(&name, &rest).map(|()| Task::Lint)?,
+        "build" => match rest.as_slice() {
+            [] => Task::Build { release: false },
+            [flag] if flag == "--release" => Task::Build { release: true },
+            [other, ..] => return Err(format!("build does not know {other:?}")),
+        },
+        "run" if rest.is_empty() => {
+            return Err("run needs a command: cargo xtask run -- curl https://example.com".into());
+        }
+        "run" => Task::Run(rest),
+        "demo" => Task::Demo(rest),
+        "test" => Task::Test(selection(rest)?),
+        "as-root" => Task::AsRoot(rest),
+        other => return Err(format!("there is no task {other:?}")),
+    };
+    Ok(Parsed::Task(task))
+}
+
+fn nothing_more(task: &str, rest: &[OsString]) -> Result<(), String> {
+    match rest.first() {
+        None => Ok(()),
+        Some(argument) => Err(format!("{task} takes no argument, but there is {argument:?}")),
+    }
+}
+
+fn selection(rest: Vec<OsString>) -> Result<Selection, String> {
+    let mut found = Selection::default();
+    let mut rest = rest.into_iter();
+    while let Some(argument) = rest.next() {
+        if argument == "--" {
+            found.options = rest.collect();
+            break;
+        }
+        let filter = if argument == "--filter" {
+            rest.next().ok_or("--filter needs a part of a test's name")?
+        } else if argument.as_encoded_bytes().starts_with(b"-") {
+            return Err(format!("test does not know {argument:?}; options of the test binaries follow `--`"));
+        } else {
+            argument
+        };
+        if found.filter.replace(filter).is_some() {
+            return Err("test takes one filter".into());
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split_whitespace().map(OsString::from).collect()
+    }
+
+    fn task(line: &str) -> Task {
+        match parse(words(line).into_iter()) {
+            Ok(Parsed::Task(task)) => task,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn help_is_shown_when_asked_for_and_when_there_is_nothing() {
+        for line in ["", "--help", "-h", "help", "run --help", "test -h"] {
+            assert_eq!(parse(words(line).into_iter()), Ok(Parsed::Help), "{line}");
+        }
+    }
+
+    #[test]
+    fn help_fits_a_screen() {
+        assert!(HELP.lines().count() <= 24);
+        assert!(HELP.lines().all(|line| line.len() <= 100));
+    }
+
+    #[test]
+    fn the_options_of_trustrun_and_of_the_command_are_not_ours() {
+        assert_eq!(
+            task("run --policy p.yaml -- curl --help -- x"),
+            Task::Run(words("--policy p.yaml -- curl --help -- x"))
+        );
+    }
+
+    #[test]
+    fn a_filter_is_a_word_or_a_flag() {
+        let wanted = Selection { filter: Some("dns".into()), options: words("--nocapture") };
+        assert_eq!(task("test dns -- --nocapture"), Task::Test(wanted));
+        let wanted = Selection { filter: Some("dns".into()), options: vec![] };
+        assert_eq!(task("test --filter dns"), Task::Test(wanted));
+        assert_eq!(task("test"), Task::Test(Selection::default()));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in ["fly", "run", "setup now", "build --fast", "test a b", "test --fast", "test --filter"] {
+            assert!(parse(words(line).into_iter()).is_err(), "{line}");
+        }
+    }
+}
