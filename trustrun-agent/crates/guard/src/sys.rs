@@ -4,7 +4,7 @@
 use std::{
     ffi::{CStr, CString},
     io,
-    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd as _, OwnedFd, RawFd},
 };
 
 use nix::{
@@ -65,12 +65,6 @@ pub(crate) fn close_from(first: RawFd, keep: &OwnedFd) {
             unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
         }
     }
-}
-
-/// Makes a descriptor close on exec, or not.
-pub(crate) fn set_flag(fd: BorrowedFd<'_>) -> io::Result<()> {
-    nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
-    Ok(())
 }
 
 /// Where a signal of a signalfd came from: `true` if the kernel sent it (the terminal), not a process.

@@ -1,1 +1,27 @@
-//! (being built)
+//! What a policy says, and what to do about a destination.
+//!
+//! A policy goes one way: text ([`Policy::load`], [`Policy::parse`]) to plain data ([`Policy`]) to two compiled forms
+//! that must agree: [`Matcher`], which decides in user space, and [`Tables`], which the kernel programs look up.
+//! Nothing here touches the system besides reading the policy's own file.
+
+mod document;
+mod error;
+mod learn;
+mod load;
+mod matcher;
+mod pattern;
+mod policy;
+mod ports;
+mod query;
+mod suggest;
+mod tables;
+mod targets;
+mod yaml;
+
+pub use error::{Fault, Place, PolicyError};
+pub use learn::Seen;
+pub use load::MAX_BYTES;
+pub use matcher::{Decision, Matcher};
+pub use pattern::{Pattern, PatternError};
+pub use policy::{Policy, Rule, RuleIndex};
+pub use tables::{MAX_PORT_ENTRIES, NameKey, Tables, TablesError};

@@ -1,1 +1,25 @@
-//! (being built)
+//! The session: observations in, verdicts out, and the report that a person reads.
+//!
+//! [`Engine`] is plain state without a system call that matters; [`run`] is the loop around it in the unprivileged
+//! engine process. Nothing here holds privileges, and nothing here refuses anything: the kernel did, by the same
+//! policy.
+
+mod engine;
+mod events;
+mod host;
+mod ledger;
+mod names;
+mod negative;
+mod processes;
+pub mod redact;
+mod report;
+#[cfg(feature = "ebpf")]
+mod runner;
+mod suggest;
+pub mod summary;
+
+pub use engine::{Engine, Judge, Reaction};
+pub use host::{Resolvers, about_host, operator};
+pub use report::{Facts, Final};
+#[cfg(feature = "ebpf")]
+pub use runner::{Outputs, RunError, run};

@@ -1,0 +1,61 @@
+//! How long 100,000 rules take: `cargo run --release -p trustrun-policy --example scale`.
+
+use std::{fmt::Write, hint::black_box, time::Instant};
+
+use trustrun_model::Protocol;
+use trustrun_policy::Policy;
+
+const RULES: u32 = 100_000;
+
+fn main() {
+    let head = "version: 1\nname: scale\ndefault: block\nrules:\n";
+    let mut separate = head.to_owned();
+    let mut one = format!("{head}  - name: all\n    allow:\n");
+    let mut mixed = format!("{head}  - kill: [\":25\", \"*.evil.example:1-1000\", \"10.0.0.0/8:22\"]\n");
+    for i in 0..RULES {
+        let _ =
+            writeln!(separate, "  - name: rule number {i}\n    allow: [\"host-{i}.dept-{}.example.org:443\"]", i % 97);
+        let _ = writeln!(one, "      - \"host-{i}.dept-{}.example.org:443\"", i % 97);
+        let _ = match i % 3 {
+            0 => writeln!(mixed, "  - block: [\"*.h{i}.example:8000-8100\"]"),
+            1 => writeln!(mixed, "  - allow: [\"10.{}.{}.0/24\"]", i / 256 % 256, i % 256),
+            _ => writeln!(mixed, "  - alert: [\"udp/h{i}.evil.example:53\"]"),
+        };
+    }
+    for (name, text) in [("in one rule", one), ("in separate rules", separate), ("mixed", mixed)] {
+        measure(name, &text);
+    }
+}
+
+fn measure(name: &str, text: &str) {
+    let start = Instant::now();
+    let policy = match Policy::parse("scale.yaml", text.as_bytes()) {
+        Ok(policy) => policy,
+        Err(error) => return println!("{name}: {error}"),
+    };
+    let parsed = start.elapsed();
+    let start = Instant::now();
+    let matcher = policy.compile();
+    let compiled = start.elapsed();
+    let start = Instant::now();
+    let tables = match policy.tables() {
+        Ok(tables) => tables,
+        Err(error) => return println!("{name}: {error}"),
+    };
+    let tabled = start.elapsed();
+    let start = Instant::now();
+    let rounds = 1_000_000;
+    for i in 0..rounds {
+        let address = std::net::Ipv4Addr::from_bits(0x0a00_0000 + i).into();
+        black_box(matcher.decide(Some("host-5000.dept-53.example.org"), Some(address), 443, Protocol::Tcp));
+    }
+    println!(
+        "{name}: {} octets; parse {parsed:?}, compile {compiled:?}, tables {tabled:?} ({} names, {} nets, {} ports); \
+         decide {:?}",
+        text.len(),
+        tables.names.len(),
+        tables.nets.len(),
+        tables.ports.len(),
+        start.elapsed() / rounds
+    );
+}

@@ -1,0 +1,314 @@
+//! Random policies and destinations, the kernel's lookups done in user space, and a judge who reads each rule.
+
+#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute alone, and these are their helpers")]
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use proptest::{prelude::*, sample::select};
+use trustrun_common::{PortValue, port_key};
+use trustrun_model::{Action, Protocol};
+use trustrun_policy::{Decision, Policy, RuleIndex, Tables};
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Target {
+    Any,
+    Name(String),
+    Below(String),
+    /// Mapped address, bits of 128, IPv4.
+    Net(u128, u8, bool),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Pat {
+    pub(crate) action: Action,
+    pub(crate) target: Target,
+    /// None is every protocol.
+    pub(crate) protocol: Option<u8>,
+    pub(crate) ports: Option<(u16, u16)>,
+}
+
+pub(crate) type Rules = Vec<Vec<Pat>>;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Dest {
+    pub(crate) host: Option<String>,
+    pub(crate) addr: Option<IpAddr>,
+    pub(crate) port: u16,
+    pub(crate) protocol: u8,
+}
+
+const NAMES: [&str; 8] =
+    ["example", "a.example", "b.a.example", "c.b.a.example", "aa.example", "z-1.aa.example", "x.test", "test"];
+const PORTS: [u16; 10] = [0, 1, 22, 53, 80, 443, 8000, 8100, 65534, 65535];
+const PROTOCOLS: [u8; 7] = [6, 6, 6, 17, 1, 132, 47];
+const NETS: [&str; 18] = [
+    "0.0.0.0/0",
+    "10.0.0.0/8",
+    "10.0.0.0/9",
+    "10.1.0.0/16",
+    "10.1.2.3/32",
+    "128.0.0.0/1",
+    "127.0.0.1/32",
+    "::/0",
+    "::/64",
+    "::/95",
+    "::fffe:0:0/95",
+    "::ffff:0:0/96",
+    "::ffff:10.0.0.0/104",
+    "2001:db8::/32",
+    "2001:db8::/33",
+    "2001:db8::1/128",
+    "fe80::/10",
+    "::1/128",
+];
+
+fn net(text: &str) -> (u128, u8, bool) {
+    let (address, bits) = text.split_once('/').unwrap();
+    let bits: u8 = bits.parse().unwrap();
+    let (address, bits) = match address.parse().unwrap() {
+        IpAddr::V4(v4) => (v4.to_ipv6_mapped().to_bits(), bits + 96),
+        IpAddr::V6(v6) => (v6.to_bits(), bits),
+    };
+    (address, bits, bits >= 96 && address >> 32 == 0xffff)
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    select(Action::ALL.to_vec())
+}
+
+fn target() -> impl Strategy<Value = Target> {
+    let name = || select(&NAMES[..]).prop_map(String::from);
+    prop_oneof![
+        2 => Just(Target::Any),
+        4 => name().prop_map(Target::Name),
+        3 => name().prop_map(Target::Below),
+        4 => select(&NETS[..]).prop_map(|n| { let (a, b, v4) = net(n); Target::Net(a, b, v4) }),
+        1 => (any::<u16>(), 8u8..=32).prop_map(|(low, bits)| {
+            let address = 0x0a00_0000 | u32::from(low);
+            let address = u128::from(address & u32::MAX << (32 - bits)) | 0xffff_0000_0000;
+            Target::Net(address, bits + 96, true)
+        }),
+    ]
+}
+
+pub(crate) fn pattern() -> impl Strategy<Value = Pat> {
+    let protocol = prop_oneof![5 => select(&PROTOCOLS[..]).prop_map(Some), 1 => Just(None)];
+    let ports = prop_oneof![
+        1 => Just(None),
+        1 => select(&PORTS[..]).prop_map(|p| Some((p, p))),
+        1 => (select(&PORTS[..]), any::<u16>()).prop_map(|(a, b)| Some((a.min(b), a.max(b)))),
+        1 => (select(&PORTS[..]), select(&PORTS[..])).prop_map(|(a, b)| Some((a.min(b), a.max(b)))),
+    ];
+    (action(), target(), protocol, ports).prop_map(|(action, target, mut protocol, mut ports)| {
+        if let (Target::Net(_, _, false), Some(1)) = (&target, protocol) {
+            protocol = Some(58);
+        }
+        if !matches!(protocol, Some(6 | 17 | 132)) {
+            ports = None;
+        }
+        Pat { action, target, protocol, ports }
+    })
+}
+
+pub(crate) fn rules() -> impl Strategy<Value = Rules> {
+    let rule = prop::collection::vec(pattern(), 1..4);
+    prop::collection::vec(rule, 0..10)
+}
+
+/// A destination of its own, or one at the edge of a rule.
+pub(crate) fn destination(rules: &Rules) -> BoxedStrategy<Dest> {
+    let mut ports: Vec<u16> = PORTS.to_vec();
+    let mut addresses: Vec<u128> = Vec::new();
+    for pattern in rules.iter().flatten() {
+        if let Some((lo, hi)) = pattern.ports {
+            ports.extend([lo, hi, lo.saturating_sub(1), hi.saturating_add(1)]);
+        }
+        if let Target::Net(address, bits, _) = pattern.target {
+            let last = address | u128::MAX.checked_shr(bits.into()).unwrap_or(0);
+            addresses.extend([address, last, address.wrapping_sub(1), last.wrapping_add(1)]);
+        }
+    }
+    for text in NETS {
+        addresses.push(net(text).0);
+    }
+    let host = prop_oneof![
+        4 => select(&NAMES[..]).prop_map(String::from),
+        2 => select(&NAMES[..]).prop_map(|n| format!("deep.er.{n}")),
+        1 => select(&NAMES[..]).prop_map(|n| format!("y{n}")),
+        1 => select(&NAMES[..]).prop_map(|n| format!("W.{}.", n.to_uppercase())),
+        1 => Just("other".to_owned()),
+        1 => Just(String::new()),
+    ];
+    let addr = (select(addresses), any::<bool>()).prop_map(|(bits, mapped)| {
+        let v6 = Ipv6Addr::from_bits(bits);
+        // The same address in both of its spellings.
+        v6.to_ipv4_mapped().filter(|_| !mapped).map_or(IpAddr::V6(v6), IpAddr::V4)
+    });
+    let protocol = prop_oneof![select(&PROTOCOLS[..]), Just(58), Just(255)];
+    let pair = prop_oneof![
+        3 => (prop::option::of(host.clone()), addr.clone().prop_map(Some)),
+        1 => (host.prop_map(Some), Just(None)),
+    ];
+    (pair, select(ports), protocol)
+        .prop_map(|((host, addr), port, protocol)| Dest { host, addr, port, protocol })
+        .boxed()
+}
+
+pub(crate) fn scene() -> impl Strategy<Value = (Rules, Action, Vec<Dest>)> {
+    (rules(), action()).prop_flat_map(|(rules, default)| {
+        let destinations = prop::collection::vec(destination(&rules), 16);
+        (Just(rules), Just(default), destinations)
+    })
+}
+
+/// The policy's text: a pattern is written by hand here, not by the crate.
+pub(crate) fn yaml(rules: &Rules, default: Action) -> String {
+    let mut text = format!("version: 1\nname: random\ndefault: {default}\nrules:\n");
+    for rule in rules {
+        text.push_str("  -\n");
+        for action in Action::ALL {
+            let patterns: Vec<String> =
+                rule.iter().filter(|p| p.action == action).map(|p| format!("{:?}", written(p))).collect();
+            if !patterns.is_empty() {
+                text.push_str(&format!("    {action}: [{}]\n", patterns.join(", ")));
+            }
+        }
+    }
+    text
+}
+
+fn written(pattern: &Pat) -> String {
+    let protocol = match pattern.protocol {
+        None => "any/".to_owned(),
+        Some(6) => String::new(),
+        Some(47) => "ip-47/".to_owned(),
+        Some(n) => format!("{}/", Protocol::from_number(n)),
+    };
+    let target = match &pattern.target {
+        Target::Any if pattern.ports.is_some() => String::new(),
+        Target::Any => "*".into(),
+        Target::Name(name) => name.clone(),
+        Target::Below(name) => format!("*.{name}"),
+        Target::Net(address, bits, true) => {
+            format!("{}/{}", Ipv6Addr::from_bits(*address).to_ipv4_mapped().unwrap(), bits - 96)
+        }
+        Target::Net(address, bits, false) => format!("[{}/{bits}]", Ipv6Addr::from_bits(*address)),
+    };
+    match pattern.ports {
+        None => format!("{protocol}{target}"),
+        Some((lo, hi)) => format!("{protocol}{target}:{lo}-{hi}"),
+    }
+}
+
+pub(crate) fn policy(rules: &Rules, default: Action) -> Policy {
+    Policy::parse("random.yaml", yaml(rules, default).as_bytes()).unwrap()
+}
+
+fn normal(host: &str) -> String {
+    host.to_lowercase().trim_end_matches('.').to_owned()
+}
+
+fn bits_of(addr: IpAddr) -> u128 {
+    match addr {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
+}
+
+/// Whether a pattern is about this host, whatever the port.
+fn about_host(target: &Target, host: &str) -> bool {
+    match target {
+        Target::Any => true,
+        Target::Name(name) => normal(host) == *name,
+        Target::Below(name) => normal(host).ends_with(&format!(".{name}")),
+        Target::Net(..) => false,
+    }
+}
+
+fn about(target: &Target, dest: &Dest) -> bool {
+    let by_host = dest.host.as_ref().is_some_and(|host| about_host(target, host));
+    let by_address = dest.addr.is_some_and(|addr| match target {
+        Target::Net(address, bits, v4) => {
+            let addr = bits_of(addr);
+            (addr >> 32 == 0xffff) == *v4 && (addr ^ address).checked_shr(128 - u32::from(*bits)).unwrap_or(0) == 0
+        }
+        _ => false,
+    });
+    *target == Target::Any || by_host || by_address
+}
+
+fn reaches(pattern: &Pat, protocol: u8, port: u16) -> bool {
+    pattern.protocol.is_none_or(|p| p == protocol) && pattern.ports.is_none_or(|(lo, hi)| (lo..=hi).contains(&port))
+}
+
+/// Every rule is read; the most severe wins, of equals the first.
+pub(crate) fn judge(rules: &Rules, default: Action, dest: &Dest) -> Decision {
+    let matching = rules.iter().zip(0..).flat_map(|(rule, index)| {
+        let hits = rule.iter().filter(|p| about(&p.target, dest) && reaches(p, dest.protocol, dest.port));
+        hits.map(move |p| (p.action, std::cmp::Reverse(index)))
+    });
+    match matching.max() {
+        Some((action, rule)) => Decision { action, rule: Some(RuleIndex(rule.0)) },
+        None => Decision { action: default, rule: None },
+    }
+}
+
+/// What becomes of a lookup, from its definition: each protocol, and each port at which anything can change.
+pub(crate) fn judge_query(rules: &Rules, default: Action, host: &str) -> Action {
+    let patterns: Vec<&Pat> = rules.iter().flatten().filter(|p| about_host(&p.target, host)).collect();
+    let mut ports = vec![0];
+    ports.extend(patterns.iter().filter_map(|p| p.ports).flat_map(|(lo, hi)| [lo, hi.saturating_add(1)]));
+    let at = |protocol: u8, port: u16| patterns.iter().filter(|p| reaches(p, protocol, port)).map(|p| p.action).max();
+    let everywhere = [6, 17, 1, 58, 132, 47, 255].into_iter().flat_map(|n| ports.iter().map(move |p| (n, *p)));
+    let explicit = everywhere.filter_map(|(protocol, port)| at(protocol, port));
+    if let Some(mildest) = explicit.min().filter(|action| !action.refuses()) {
+        return mildest;
+    }
+    let tcp: Option<Vec<Action>> = ports.iter().map(|port| at(6, *port)).collect();
+    let base = tcp.and_then(|actions| actions.into_iter().min()).unwrap_or(default);
+    let named = patterns.iter().filter(|p| p.target != Target::Any).map(|p| p.action).max();
+    if base.refuses() { base.max(named.unwrap_or(base)) } else { base }
+}
+
+/// The longest prefix of a key among entries of (key, bits, value), as an LPM trie of the kernel finds it.
+fn longest<'a, V>(key: &[u8], entries: impl Iterator<Item = (&'a [u8], u32, V)>) -> Option<V> {
+    let bit = |bytes: &[u8], i: u32| bytes[i as usize / 8] >> (7 - i % 8) & 1;
+    let matching = entries.filter(|(prefix, bits, _)| {
+        *bits as usize <= key.len() * 8 && (0..*bits).all(|i| bit(prefix, i) == bit(key, i))
+    });
+    matching.max_by_key(|(_, bits, _)| *bits).map(|(_, _, value)| value)
+}
+
+fn name_entry(tables: &Tables, host: &str) -> Option<trustrun_common::NameValue> {
+    let mut key: Vec<u8> = normal(host).bytes().rev().collect();
+    key.push(0);
+    longest(&key, tables.names.iter().map(|(k, v)| (&k.bytes[..], k.bits, *v)))
+}
+
+/// What the kernel decides: a set for the name, one for the address, and what each says about the port.
+pub(crate) fn emulate(tables: &Tables, dest: &Dest) -> (u8, Option<u32>) {
+    let by_name = dest.host.as_ref().and_then(|host| name_entry(tables, host)).map(|value| value.set);
+    let by_address = dest.addr.and_then(|addr| {
+        let key = bits_of(addr).to_be_bytes();
+        longest(&key, tables.nets.iter().map(|(k, bits, set)| (&k[..], *bits, *set)))
+    });
+    let said = |set: u32| -> Option<PortValue> {
+        let key = port_key(set, dest.protocol, dest.port);
+        longest(&key[..7], tables.ports.iter().map(|(k, bits, v)| (&k[..], *bits, *v)))
+    };
+    let hits = [by_name, by_address].into_iter().flatten().filter_map(said);
+    match hits.max_by_key(|v| (v.action, std::cmp::Reverse(v.rule))) {
+        Some(value) => (value.action, Some(value.rule)),
+        None => (tables.default, None),
+    }
+}
+
+/// What the kernel does about a lookup.
+pub(crate) fn emulate_query(tables: &Tables, host: &str) -> u8 {
+    name_entry(tables, host).map_or(tables.default, |value| value.ask)
+}
+
+pub(crate) fn number(action: Action) -> u8 {
+    action as u8 + 1
+}

@@ -1,0 +1,103 @@
+//! What is known of this host and of who runs the tool.
+
+use std::{
+    env, fs,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use nix::unistd::{Uid, User, getuid};
+use sha2::{Digest as _, Sha256};
+use trustrun_model::{Operator, ToolInfo};
+
+/// The target's resolvers and search list, frozen when the session starts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resolvers {
+    /// Addresses; answers come from port 53.
+    pub addresses: Vec<IpAddr>,
+    /// The search list, lower case, without trailing dots.
+    pub search: Vec<String>,
+}
+
+impl Resolvers {
+    /// Reads `/etc/resolv.conf`; without a nameserver line resolvers ask 127.0.0.1 (resolv.conf(5)).
+    #[must_use]
+    pub fn read() -> Self {
+        Self::parse(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
+    }
+
+    fn parse(text: &str) -> Self {
+        let mut r = Self::default();
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            match words.next() {
+                Some("nameserver") => {
+                    // A zone (fe80::1%eth0) is not part of the address.
+                    let address = words.next().and_then(|w| w.split('%').next()?.parse::<IpAddr>().ok());
+                    r.addresses.extend(address);
+                }
+                Some("search" | "domain") => {
+                    r.search = words.map(|w| w.trim_end_matches('.').to_ascii_lowercase()).collect();
+                }
+                _ => {}
+            }
+        }
+        if r.addresses.is_empty() {
+            r.addresses.push(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        }
+        r.addresses.truncate(16);
+        r
+    }
+}
+
+/// Host name, boot id and kernel release.
+#[must_use]
+pub fn about_host() -> (String, String, String) {
+    let read = |path: &str| fs::read_to_string(path).map(|s| s.trim().to_owned()).unwrap_or_default();
+    (
+        read("/proc/sys/kernel/hostname"),
+        read("/proc/sys/kernel/random/boot_id"),
+        read("/proc/sys/kernel/osrelease"),
+    )
+}
+
+/// Who ran the tool: the user behind sudo, and the one who logged in.
+#[must_use]
+pub fn operator() -> Operator {
+    let sudo = env::var("SUDO_UID").ok().filter(|_| getuid().is_root()).and_then(|u| u.parse().ok());
+    let uid = sudo.unwrap_or_else(|| getuid().as_raw());
+    let login_uid = fs::read_to_string("/proc/self/loginuid").ok().and_then(|t| t.trim().parse().ok());
+    let name = User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|u| u.name).unwrap_or_default();
+    Operator { uid, login_uid: login_uid.unwrap_or(u32::MAX), name }
+}
+
+/// SHA-256 of a file, lower-case hex; empty where it cannot be read.
+pub(crate) fn sha256(path: &str) -> String {
+    let Ok(mut file) = fs::File::open(path) else { return String::new() };
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match std::io::Read::read(&mut file, &mut buffer) {
+            Ok(0) => return hasher.finalize().iter().map(|b| format!("{b:02x}")).collect(),
+            Ok(n) => hasher.update(buffer.get(..n).unwrap_or_default()),
+            Err(_) => return String::new(),
+        }
+    }
+}
+
+/// This executable.
+pub(crate) fn tool() -> ToolInfo {
+    ToolInfo { version: env!("CARGO_PKG_VERSION").into(), sha256: sha256("/proc/self/exe") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolvers_are_what_resolv_conf_says() {
+        let r = Resolvers::parse("# x\nnameserver 10.0.0.53\nsearch Svc.Cluster.Local. example.org\nnameserver fe80::1%eth0\n");
+        assert_eq!(r.addresses, ["10.0.0.53".parse::<IpAddr>().unwrap(), "fe80::1".parse().unwrap()]);
+        assert_eq!(r.search, ["svc.cluster.local", "example.org"]);
+        assert_eq!(Resolvers::parse("").addresses, [IpAddr::V4(Ipv4Addr::LOCALHOST)]);
+    }
+}

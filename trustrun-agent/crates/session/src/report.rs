@@ -1,0 +1,204 @@
+//! The report: what the engine folded, what the guard counted, and the verdict.
+
+use std::collections::BTreeMap;
+
+use trustrun_common::{HOOK_NAMES, counter};
+use trustrun_model::{
+    Assurance, Counters, Coverage, Exit, Hook, Instants, Limit, Operator, PolicyRef, Report, SCHEMA, SelfTest,
+    SensorKind, SessionInfo, judge, rfc3339,
+};
+
+use crate::{Engine, about_host, host};
+
+/// What is known of a session when it starts.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Its id.
+    pub id: String,
+    /// The command, redacted.
+    pub command: Vec<String>,
+    /// The command's executable, to hash; empty if it was not found.
+    pub executable: String,
+    /// The user that the target runs as.
+    pub user: String,
+    /// Who ran the tool.
+    pub operator: Operator,
+    /// The policy.
+    pub policy: Option<PolicyRef>,
+    /// Whether the kernel refuses.
+    pub enforce: bool,
+    /// A mode that can never pass, and why (`--best-effort`).
+    pub no_pass: Option<String>,
+    /// Resolvers whose answers are believed.
+    pub resolvers: Vec<String>,
+    /// Nanoseconds since the epoch.
+    pub started_ns: i64,
+}
+
+impl Facts {
+    /// What kind of looking it is. `contained` needs every lock of doctor's list, which no session claims yet.
+    #[must_use]
+    pub fn assurance(&self) -> Assurance {
+        if self.enforce { Assurance::Enforced } else { Assurance::Observed }
+    }
+}
+
+/// What is known when it ends.
+#[derive(Clone, Debug)]
+pub struct Final {
+    /// The first child's wait status; `None` if the foreground process was lost.
+    pub status: Option<i32>,
+    /// The kernel's counters.
+    pub counters: [u64; counter::COUNT as usize],
+    /// Records that came out of the ring.
+    pub received: u64,
+    /// Records that could not be decoded.
+    pub undecoded: u64,
+    /// Rows that reached the store.
+    pub stored: u64,
+    /// Rows that did not, by stage.
+    pub dropped: BTreeMap<String, u64>,
+    /// Processes that outlived the first child and its grace.
+    pub leftovers: Vec<u32>,
+    /// When the hooks were attached, nanoseconds since the epoch.
+    pub attached_ns: i64,
+    /// Now.
+    pub at: Instants,
+}
+
+impl Engine {
+    /// Ends the session: closes what is open, names every gap, and judges.
+    #[must_use]
+    pub fn finish(mut self, facts: &Facts, last: &Final) -> Report {
+        self.close_all(last.at);
+        self.count_gaps(last);
+        for tgid in &last.leftovers {
+            let who = self.processes.name(*tgid);
+            self.ledger.gap("still-running", 1, || {
+                format!("{who} outlived the command; it stays guarded (`--wait-all` waits for it)")
+            });
+        }
+        if last.status.is_none() {
+            self.ledger.gap("foreground-lost", 1, || "the process that waited for the command was lost".into());
+        }
+        if let Some(why) = &facts.no_pass {
+            self.ledger.gap("best-effort", 1, || why.clone());
+        }
+        let counters = counters(last);
+        let breaches = self.ledger.breaches;
+        let rows = self.ledger.into_rows();
+        let gaps = rows.gaps.iter().map(|g| g.count).sum();
+        let verdict = judge(facts.policy.is_some(), breaches, gaps, facts.assurance());
+        Report {
+            schema: SCHEMA.into(),
+            tool: host::tool(),
+            session: session(facts, last),
+            verdict,
+            coverage: coverage(facts, last),
+            destinations: rows.destinations,
+            queries: rows.queries,
+            violations: rows.violations,
+            gaps: rows.gaps,
+            limits: limits(facts),
+            counters,
+        }
+    }
+
+    /// What the kernel and the stages counted as lost.
+    fn count_gaps(&mut self, last: &Final) {
+        let c = |i: u32| last.counters.get(i as usize).copied().unwrap_or(0);
+        let emitted = c(counter::EMITTED);
+        let told: [(&'static str, u64, &str); 10] = [
+            ("events-dropped", emitted.saturating_sub(last.received), "events that the ring buffer had no room for"),
+            ("events-uncounted", last.received.saturating_sub(emitted), "events beyond what the kernel counted"),
+            ("events-undecoded", last.undecoded, "events that could not be decoded"),
+            ("events-not-stored", last.dropped.values().sum(), "events that did not reach the database"),
+            ("names-not-bound", c(counter::BINDINGS_FULL), "answered addresses that the kernel had no room to bind"),
+            ("sockets-not-kept", c(counter::SOCKETS_FULL), "sockets that the kernel had no room to remember"),
+            ("datagrams-not-kept", c(counter::DATAGRAMS_FULL), "UDP peers that the kernel had no room to remember"),
+            ("hello-not-gathered", c(counter::GATHER_FULL), "first payloads that the kernel had no room to gather"),
+            ("packets-unreadable", c(counter::UNREADABLE), "packets whose headers could not be read"),
+            ("packets-clobbered", c(counter::CLOBBERED), "packets whose reading was interrupted on the same CPU"),
+        ];
+        for (kind, count, detail) in told {
+            if count > 0 {
+                self.ledger.gap(kind, count, || detail.into());
+            }
+        }
+    }
+}
+
+/// `emitted = stored + sum(dropped)`, exactly: what the ring had no room for is what did not come out of it.
+fn counters(last: &Final) -> Counters {
+    let emitted = last.counters.get(counter::EMITTED as usize).copied().unwrap_or(0).max(last.received);
+    let mut dropped = last.dropped.clone();
+    let ring = emitted - last.received;
+    for (stage, n) in [("ring", ring), ("decode", last.undecoded)] {
+        if n > 0 {
+            dropped.insert(stage.into(), n);
+        }
+    }
+    Counters { emitted, stored: last.stored, dropped }
+}
+
+fn session(facts: &Facts, last: &Final) -> SessionInfo {
+    let (host, boot_id, kernel) = about_host();
+    let status = last.status;
+    let signal = status.map(|s| s & 0x7f).filter(|s| *s != 0);
+    let code = status.filter(|_| signal.is_none()).map(|s| (s >> 8) & 0xff);
+    SessionInfo {
+        id: facts.id.clone(),
+        labels: BTreeMap::new(),
+        command: facts.command.clone(),
+        exe_sha256: host::sha256(&facts.executable),
+        user: facts.user.clone(),
+        operator: facts.operator.clone(),
+        host,
+        boot_id,
+        kernel,
+        sensor: SensorKind::Ebpf.as_str().into(),
+        assurance: facts.assurance(),
+        policy: facts.policy.clone(),
+        started_at: rfc3339(facts.started_ns),
+        ended_at: rfc3339(last.at.wall_ns),
+        exit: Exit { code, signal },
+    }
+}
+
+/// The guard starts no child unless every hook was attached and saw the canary.
+fn coverage(facts: &Facts, last: &Final) -> Coverage {
+    let (attached_at, detached_at) = (rfc3339(last.attached_ns), rfc3339(last.at.wall_ns));
+    let hook = |name: &&str| Hook {
+        name: (*name).into(),
+        attached_at: attached_at.clone(),
+        detached_at: detached_at.clone(),
+    };
+    Coverage {
+        hooks: HOOK_NAMES.iter().map(hook).collect(),
+        self_test: SelfTest::Passed,
+        resolvers: facts.resolvers.clone(),
+    }
+}
+
+/// Ways out and blind spots of this sensor, whether or not they were used.
+fn limits(facts: &Facts) -> Vec<Limit> {
+    let limit = |kind: &str, detail: &str| Limit { kind: kind.into(), detail: detail.into() };
+    let mut out = vec![limit(
+        "local-services",
+        "what a local service does on the command's behalf (over a unix socket: container engine, D-Bus, name service) \
+         is that service's traffic, not the command's",
+    )];
+    if !facts.enforce {
+        out.push(limit(
+            "packet-sockets",
+            "with CAP_NET_RAW a command can send frames (AF_PACKET, AF_XDP, AF_VSOCK) that the cgroup hooks do not see; \
+             an enforcing policy refuses those sockets",
+        ));
+        out.push(limit(
+            "inherited-sockets",
+            "sockets that were open before the command started keep the cgroup that they were made in; an enforcing \
+             policy closes inherited descriptors",
+        ));
+    }
+    out
+}

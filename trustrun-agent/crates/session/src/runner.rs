@@ -1,0 +1,260 @@
+//! The loop of the engine process: ring buffer in; store, event lines and orders to the guard out.
+
+use std::{
+    fs::File,
+    io::{BufWriter, Seek as _, Write as _},
+    os::fd::{AsFd as _, AsRawFd as _},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{MsgFlags, SockaddrIn, SockaddrIn6, sendto},
+};
+use trustrun_common::counter;
+use trustrun_guard::{EngineLink, GuardError, Note, Order};
+use trustrun_model::Observation;
+use trustrun_observe::{Clock, decode};
+use trustrun_store::{EventRow, StoreHandle};
+
+use crate::{Engine, Facts, Final, Judge, Reaction, events, negative};
+
+/// Most records that are taken before the guard is listened to again.
+const BATCH: usize = 4096;
+/// How long the store may take at the end.
+const STORE: Duration = Duration::from_secs(20);
+
+/// Where the engine's results go. The files were opened with the caller's credentials.
+#[derive(Debug)]
+pub struct Outputs {
+    /// The database.
+    pub store: Option<StoreHandle>,
+    /// NDJSON, one line for each event.
+    pub events: Option<File>,
+    /// The report, as JSON.
+    pub report: File,
+}
+
+/// Why the engine could not make its report.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The guard is gone: nobody can tell what the kernel counted.
+    #[error("the guard ended before the session did")]
+    GuardLost,
+    /// The guard could not be told.
+    #[error("telling the guard: {0}")]
+    Tell(#[source] std::io::Error),
+    /// The report could not be written.
+    #[error("writing the report: {0}")]
+    Report(#[source] std::io::Error),
+    /// Privileges could not be dropped.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+}
+
+struct Runner<'a> {
+    engine: Engine,
+    link: EngineLink,
+    outputs: Outputs,
+    events: Option<BufWriter<File>>,
+    facts: &'a Facts,
+    clock: Clock,
+    rows: Vec<EventRow>,
+    received: u64,
+    undecoded: u64,
+    unwritten: u64,
+}
+
+/// Runs the session until the guard says that it is over, and writes the report.
+///
+/// # Errors
+/// If the guard is lost or the report cannot be written.
+pub fn run(link: EngineLink, judge: Judge, facts: &Facts, mut outputs: Outputs) -> Result<(), RunError> {
+    let events = outputs.events.take().map(BufWriter::new);
+    link.guard.order(Order::Ready).map_err(RunError::Tell)?;
+    let mut runner = Runner {
+        engine: Engine::new(judge),
+        link,
+        outputs,
+        events,
+        facts,
+        clock: Clock::new(),
+        rows: Vec::with_capacity(trustrun_store::MAX_BATCH),
+        received: 0,
+        undecoded: 0,
+        unwritten: 0,
+    };
+    let (counters, status, leftovers) = runner.until_finished()?;
+    runner.finish(counters, status, leftovers)
+}
+
+type Last = ([u64; counter::COUNT as usize], Option<i32>, Vec<u32>);
+
+impl Runner<'_> {
+    fn until_finished(&mut self) -> Result<Last, RunError> {
+        let mut counters = [0; counter::COUNT as usize];
+        let mut leftovers = Vec::new();
+        let mut busy = false;
+        loop {
+            self.wait(busy);
+            busy = self.drain() > 0;
+            self.flush();
+            loop {
+                match self.link.guard.try_receive() {
+                    Ok(Some(Note::Counters(c))) => counters = c,
+                    Ok(Some(Note::Leftover { tgid })) => leftovers.push(tgid),
+                    Ok(Some(Note::Final(f))) => {
+                        // What was told about this connection before must be folded first.
+                        self.drain_all();
+                        let now = self.clock.now();
+                        self.engine.closed(f.flow, f.peer, f.sent, f.received, now);
+                    }
+                    Ok(Some(Note::Finish { status })) => {
+                        self.drain_all();
+                        return Ok((counters, status, leftovers));
+                    }
+                    Ok(Some(Note::Go | Note::Done { .. })) => {}
+                    Ok(None) => break,
+                    Err(_) => return Err(RunError::GuardLost),
+                }
+            }
+        }
+    }
+
+    /// Waits for events or the guard. While events come, it lets them gather for a millisecond: waking for each one
+    /// costs both sides more than reading it.
+    fn wait(&self, busy: bool) {
+        let guard = PollFd::new(self.link.guard.as_fd(), PollFlags::POLLIN);
+        if busy {
+            let _ = poll(&mut [guard], PollTimeout::from(1u8));
+        } else {
+            let ring = PollFd::new(self.link.ring.as_fd(), PollFlags::POLLIN);
+            let _ = poll(&mut [guard, ring], PollTimeout::from(250u8));
+        }
+    }
+
+    fn drain_all(&mut self) {
+        while self.drain() > 0 {}
+        self.flush();
+    }
+
+    fn drain(&mut self) -> usize {
+        let mut records: Vec<Result<Observation, _>> = Vec::new();
+        let clock = self.clock;
+        let n = self.link.ring.drain(BATCH, |bytes| records.push(decode(bytes, &clock)));
+        for record in records {
+            self.received += 1;
+            match record {
+                Ok(o) => self.take(&o),
+                Err(_) => self.undecoded += 1,
+            }
+        }
+        n
+    }
+
+    fn take(&mut self, o: &Observation) {
+        let reaction = self.engine.observe(o);
+        if let Some(r) = reaction {
+            self.react(r);
+        }
+        let mut row = EventRow::from_observation(self.received, &redacted(o));
+        row.host = self.engine.last_host.as_deref().map(Into::into);
+        row.rule = self.engine.last_rule.as_deref().map(Into::into);
+        if let Some(w) = &mut self.events {
+            self.unwritten += u64::from(writeln!(w, "{}", events::line(&self.facts.id, &row)).is_err());
+        }
+        self.rows.push(row);
+        if self.rows.len() >= trustrun_store::MAX_BATCH {
+            self.append();
+        }
+    }
+
+    fn append(&mut self) {
+        let rows = std::mem::replace(&mut self.rows, Vec::with_capacity(trustrun_store::MAX_BATCH));
+        if let Some(store) = &self.outputs.store {
+            // What does not fit is counted by the store, and becomes a gap.
+            let _ = store.append(rows);
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.rows.is_empty() {
+            self.append();
+        }
+        if let Some(w) = &mut self.events {
+            let _ = w.flush();
+        }
+    }
+
+    fn react(&mut self, reaction: Reaction) {
+        match reaction {
+            Reaction::Kill => drop(self.link.guard.order(Order::Kill)),
+            Reaction::Destroy { flow, local, peer } => {
+                drop(self.link.guard.order(Order::Destroy { flow, local, peer }));
+            }
+            Reaction::Answer { client, server, message } => {
+                let Some(packet) = negative::datagram(server, client, &message) else { return };
+                let [v4, v6] = &self.link.raw;
+                // Best effort: a client that ignores the EPERM of its own send waits for its timeout otherwise.
+                match client {
+                    std::net::SocketAddr::V4(a) => {
+                        let fd = v4.as_ref();
+                        let _ = fd.map(|fd| sendto(fd.as_raw_fd(), &packet, &SockaddrIn::from(a), MsgFlags::empty()));
+                    }
+                    std::net::SocketAddr::V6(mut a) => {
+                        a.set_port(0); // EINVAL for a raw socket otherwise
+                        let fd = v6.as_ref();
+                        let _ = fd.map(|fd| sendto(fd.as_raw_fd(), &packet, &SockaddrIn6::from(a), MsgFlags::empty()));
+                    }
+                }
+            }
+        }
+    }
+
+    fn finish(mut self, counters: [u64; counter::COUNT as usize], status: Option<i32>, leftovers: Vec<u32>) -> Result<(), RunError> {
+        self.flush();
+        let deadline = Instant::now() + STORE;
+        let (stored, mut dropped) = match &self.outputs.store {
+            Some(store) => {
+                let (stats, _) = store.sync(STORE);
+                (stats.stored, stats.dropped())
+            }
+            None => (0, [("store".to_owned(), self.received - self.undecoded)].into_iter().filter(|(_, n)| *n > 0).collect()),
+        };
+        if self.unwritten > 0 {
+            self.engine.ledger.gap("event-lines-lost", self.unwritten, || "--events could not be written".into());
+        }
+        dropped.retain(|_, n| *n > 0);
+        let last = Final {
+            status,
+            counters,
+            received: self.received,
+            undecoded: self.undecoded,
+            stored,
+            dropped,
+            leftovers,
+            attached_ns: self.link.attached_ns,
+            at: self.clock.now(),
+        };
+        let report = self.engine.finish(self.facts, &last);
+        if let Some(store) = &self.outputs.store
+            && let Err(e) = store.finish(&report, last.at.wall_ns, deadline.saturating_duration_since(Instant::now()))
+        {
+            eprintln!("trustrun: the report is not in the database: {e}");
+        }
+        let text = serde_json::to_vec(&report).map_err(|e| RunError::Report(e.into()))?;
+        let mut file = self.outputs.report;
+        file.rewind().and_then(|()| file.write_all(&text)).and_then(|()| file.flush()).map_err(RunError::Report)
+    }
+}
+
+/// Arguments without secrets, before anything is stored.
+fn redacted(o: &Observation) -> std::borrow::Cow<'_, Observation> {
+    let trustrun_model::Fact::Exec { exe, argv, truncated } = &o.fact else { return std::borrow::Cow::Borrowed(o) };
+    let fact = trustrun_model::Fact::Exec {
+        exe: exe.clone(),
+        argv: crate::redact::redact_argv(argv),
+        truncated: *truncated,
+    };
+    std::borrow::Cow::Owned(Observation { fact, ..o.clone() })
+}

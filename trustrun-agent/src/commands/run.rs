@@ -1,0 +1,66 @@
+//! `trustrun run -- CMD`: see, judge and refuse a command's connections.
+
+mod act;
+mod plan;
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use clap::Args;
+
+/// Run a command and see, judge and refuse its connections.
+///
+/// Exits as the command does; 125 if trustrun itself failed, 126 and 127 as a shell does.
+#[derive(Debug, Default, Args)]
+pub(crate) struct RunArgs {
+    /// A policy file; several are composed, the most severe default wins.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Vec<PathBuf>,
+    /// Refuse whatever no rule allows, whatever the policy's default.
+    #[arg(long, conflicts_with_all = ["observe", "best_effort"])]
+    pub(crate) strict: bool,
+    /// Judge, but refuse nothing.
+    #[arg(long)]
+    pub(crate) observe: bool,
+    /// Run the command even if it cannot be watched; the verdict is then never a pass.
+    #[arg(long)]
+    pub(crate) best_effort: bool,
+    /// Run the command as this user.
+    #[arg(long, value_name = "USER")]
+    pub(crate) run_as: Option<String>,
+    /// Write a policy that allows what was seen.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) learn: Option<PathBuf>,
+    /// Wait for every process that the command started.
+    #[arg(long)]
+    pub(crate) wait_all: bool,
+    /// Write the report (JSON).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+    /// Write every event as it happens (NDJSON); `-` is standard output.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) events: Option<PathBuf>,
+    /// The events database.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) db: Option<PathBuf>,
+    /// Exit with 121 (fail) or 122 (incomplete) where the command exited with 0.
+    #[arg(long)]
+    pub(crate) exit_verdict: bool,
+    /// The command and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Our own failure, before or beside the command.
+const FAILED: u8 = 125;
+
+/// Runs the command.
+pub(crate) fn run(args: RunArgs) -> ExitCode {
+    let outcome = plan::Plan::new(args).and_then(act::act);
+    match outcome {
+        Ok(code) => code,
+        Err(why) => {
+            eprintln!("trustrun: {why}");
+            ExitCode::from(FAILED)
+        }
+    }
+}

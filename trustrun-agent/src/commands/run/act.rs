@@ -1,0 +1,293 @@
+//! Carrying the plan out.
+
+use std::{
+    env,
+    fs::File,
+    io::{self, IsTerminal as _, Read as _, Seek as _, Write as _},
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+    process::ExitCode,
+};
+
+use nix::sys::{
+    memfd::{MFdFlags, memfd_create},
+    signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask},
+};
+use trustrun_guard::{Child, Ended, Launch, Outcome};
+use trustrun_model::{Report, Verdict};
+use trustrun_policy::{Policy, Seen};
+use trustrun_session::{
+    Facts, operator,
+    summary::{Style, render},
+};
+
+use crate::{
+    caller,
+    commands::run::{
+        FAILED,
+        plan::{Plan, RunError},
+    },
+};
+
+/// `--exit-verdict` of a command that exited with 0.
+const VERDICT_FAIL: u8 = 121;
+const VERDICT_INCOMPLETE: u8 = 122;
+
+/// Runs the command as planned.
+///
+/// # Errors
+/// If it could not be started under guard.
+pub(super) fn act(mut plan: Plan) -> Result<ExitCode, RunError> {
+    let facts = facts(&plan);
+    let events = plan.args.events.as_deref().map(open_events).transpose()?;
+    let report = memfd()?;
+    let guard = match start(&mut plan, &facts, events, &report) {
+        Ok(guard) => guard,
+        Err(why) if plan.args.best_effort => return unguarded(&plan, &why),
+        Err(why) => return Err(why),
+    };
+    let launch = Launch {
+        command: plan.args.command.clone(),
+        environment: env::vars_os().collect(),
+        identity: plan.identity.clone(),
+        locked: plan.enforce,
+    };
+    let mut child = match Child::start(&launch, &guard.cgroup) {
+        Ok(child) => child,
+        Err(e) => {
+            let _ = guard.finish(Ended::Exited(FAILED.into()).status());
+            return Err(e.into());
+        }
+    };
+    let ended = child.wait(&guard.channel)?;
+    let ended = match child.failure() {
+        Some((code, why)) => {
+            eprintln!("trustrun: {why}");
+            Ended::Exited(code)
+        }
+        None => ended,
+    };
+    let outcome = guard.finish(ended.status());
+    let verdict = conclude(&plan, &report, outcome);
+    Ok(exit(ended, verdict, plan.args.exit_verdict))
+}
+
+#[cfg(feature = "ebpf")]
+fn start(
+    plan: &mut Plan,
+    facts: &Facts,
+    events: Option<File>,
+    report: &File,
+) -> Result<trustrun_guard::Guard, RunError> {
+    let judge = trustrun_session::Judge {
+        policy: plan.policy.as_ref().map(Policy::compile),
+        enforce: plan.enforce,
+        search: plan.resolvers.search.clone(),
+        dns_grace: super::plan::DNS_GRACE,
+    };
+    let report = report.try_clone().map_err(|source| RunError::System { what: "the report's memory", source })?;
+    let guard = plan.guard();
+    let database = plan.database.clone();
+    let engine = Box::new(move |link| match engine(link, judge, facts, database.as_deref(), events, report) {
+        Ok(()) => 0,
+        Err(why) => {
+            eprintln!("trustrun: {why}");
+            1
+        }
+    });
+    Ok(trustrun_guard::start(guard, engine)?)
+}
+
+#[cfg(not(feature = "ebpf"))]
+fn start(plan: &mut Plan, _: &Facts, _: Option<File>, _: &File) -> Result<trustrun_guard::Guard, RunError> {
+    Ok(trustrun_guard::start(plan.guard(), Box::new(|_| 1))?)
+}
+
+/// In the engine process: opens what needs root, then gives root up, then runs.
+#[cfg(feature = "ebpf")]
+fn engine(
+    link: trustrun_guard::EngineLink,
+    judge: trustrun_session::Judge,
+    facts: &Facts,
+    database: Option<&Path>,
+    events: Option<File>,
+    report: File,
+) -> Result<(), trustrun_session::RunError> {
+    let store = open_store(database);
+    trustrun_guard::EngineLink::drop_privileges()?;
+    let store = store.and_then(|s| match s.start(start_row(facts)) {
+        Ok(handle) => Some(handle),
+        Err(e) => {
+            eprintln!("trustrun: no event is stored: {e}");
+            None
+        }
+    });
+    let outputs = trustrun_session::Outputs { store, events, report };
+    trustrun_session::run(link, judge, facts, outputs)
+}
+
+/// A database that cannot be opened becomes one in memory, said aloud.
+#[cfg(feature = "ebpf")]
+fn open_store(database: Option<&Path>) -> Option<trustrun_store::Store> {
+    use trustrun_store::Store;
+    let opened = match database {
+        Some(path) => Store::open_or_memory(path),
+        None => Store::memory().map(|s| (s, None)),
+    };
+    match opened {
+        Ok((store, why)) => {
+            if let Some(why) = why {
+                eprintln!("trustrun: events are kept in memory only and end with this session: {why}");
+            }
+            Some(store)
+        }
+        Err(why) => {
+            eprintln!("trustrun: no event is stored: {why}");
+            None
+        }
+    }
+}
+
+#[cfg(feature = "ebpf")]
+fn start_row(facts: &Facts) -> trustrun_store::SessionStart {
+    let (host, boot_id, _) = trustrun_session::about_host();
+    trustrun_store::SessionStart {
+        id: facts.id.clone(),
+        started_ns: facts.started_ns,
+        command: facts.command.clone(),
+        user: facts.user.clone(),
+        policy: facts.policy.clone(),
+        sensor: "ebpf".into(),
+        assurance: facts.assurance(),
+        host,
+        boot_id,
+        agent_pid: std::process::id(),
+        labels: std::collections::BTreeMap::new(),
+    }
+}
+
+fn facts(plan: &Plan) -> Facts {
+    let own = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|u| u.name);
+    Facts {
+        id: plan.session.to_string(),
+        command: plan.command(),
+        executable: plan.executable(),
+        user: plan.identity.as_ref().map(|i| i.name.clone()).or(own).unwrap_or_default(),
+        operator: operator(),
+        policy: plan.policy.as_ref().map(|p| trustrun_model::PolicyRef { name: p.name.clone(), sha256: p.sha256.clone() }),
+        enforce: plan.enforce,
+        no_pass: plan.args.best_effort.then(|| "--best-effort never passes".to_owned()),
+        resolvers: plan.resolvers.addresses.iter().map(ToString::to_string).collect(),
+        started_ns: plan.started_ns,
+    }
+}
+
+fn open_events(path: &Path) -> Result<File, RunError> {
+    let failed = |source| RunError::File { what: "writing events to", path: path.into(), source };
+    if path == Path::new("-") {
+        let own: OwnedFd = io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
+        return Ok(own.into());
+    }
+    caller::create(path).map_err(failed)
+}
+
+/// The engine leaves its report in memory that both share, so that files are written by this process, with the
+/// caller's credentials.
+fn memfd() -> Result<File, RunError> {
+    let fd = memfd_create("trustrun-report", MFdFlags::MFD_CLOEXEC)
+        .map_err(|e| RunError::System { what: "memory for the report", source: e.into() })?;
+    Ok(fd.into())
+}
+
+/// Prints the summary and writes what was asked for; the verdict.
+fn conclude(plan: &Plan, report: &File, outcome: Outcome) -> Verdict {
+    let Some((text, report)) = read(report).filter(|_| outcome == Outcome::Reported) else {
+        let who = if outcome == Outcome::NoGuard { "guard" } else { "engine" };
+        eprintln!(
+            "trustrun: INCOMPLETE  the {who} process was lost; what was refused stayed refused, but there is no report \
+             (session {})",
+            plan.session
+        );
+        return Verdict::Incomplete;
+    };
+    let width = 100;
+    let color = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let shown = render(&report, Style { color, width, full: false });
+    // A terminal that is gone takes nothing from the verdict.
+    let _ = io::stderr().write_all(shown.as_bytes());
+    if let Some(path) = &plan.args.report
+        && let Err(e) = caller::replace(path, &text)
+    {
+        eprintln!("trustrun: writing the report to {}: {e}", trustrun_model::Untrusted::new(path.to_string_lossy()));
+    }
+    if let Some(path) = &plan.args.learn {
+        learn(path, &report);
+    }
+    report.verdict
+}
+
+fn read(mut report: &File) -> Option<(Vec<u8>, Report)> {
+    let mut text = Vec::new();
+    report.rewind().ok()?;
+    report.read_to_end(&mut text).ok()?;
+    let parsed = serde_json::from_slice(&text).ok()?;
+    Some((text, parsed))
+}
+
+/// Writes a policy that allows what this session did.
+fn learn(path: &Path, report: &Report) {
+    let own = ["internal", "resolver", "accepted"];
+    let seen: Vec<Seen<'_>> = report
+        .destinations
+        .iter()
+        .filter(|d| d.direction == trustrun_model::Direction::Out && !own.contains(&d.rule.as_str()))
+        .map(|d| Seen {
+            host: d.host.as_deref(),
+            addr: d.address,
+            port: d.port,
+            proto: d.protocol,
+            count: d.connections,
+        })
+        .collect();
+    let name = path.file_stem().map_or_else(|| "learned".into(), |s| s.to_string_lossy().into_owned());
+    let text = Policy::propose(&name, &report.session.id, &seen);
+    match caller::replace(path, text.as_bytes()) {
+        Ok(()) => eprintln!("trustrun: learned a policy: {}", trustrun_model::Untrusted::new(path.to_string_lossy())),
+        Err(e) => eprintln!("trustrun: writing the policy: {e}"),
+    }
+}
+
+/// `--best-effort` where the session cannot be watched: the command runs, and nothing is claimed.
+fn unguarded(plan: &Plan, why: &RunError) -> Result<ExitCode, RunError> {
+    eprintln!("trustrun: not watched: {why}");
+    let mut words = plan.args.command.iter();
+    let Some(program) = words.next() else { return Ok(ExitCode::from(FAILED)) };
+    let code = match std::process::Command::new(program).args(words).status() {
+        Ok(status) => status.code().unwrap_or(128),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => 127,
+        Err(_) => 126,
+    };
+    eprintln!("trustrun: INCOMPLETE  the command ran unwatched (--best-effort)");
+    Ok(exit(Ended::Exited(code), Verdict::Incomplete, plan.args.exit_verdict))
+}
+
+/// Ends as the command did: the same code, the same signal.
+fn exit(ended: Ended, verdict: Verdict, by_verdict: bool) -> ExitCode {
+    match ended {
+        Ended::Exited(0) if by_verdict => match verdict {
+            Verdict::Fail => ExitCode::from(VERDICT_FAIL),
+            Verdict::Incomplete => ExitCode::from(VERDICT_INCOMPLETE),
+            Verdict::Pass | Verdict::Observed => ExitCode::SUCCESS,
+        },
+        Ended::Exited(code) => ExitCode::from(u8::try_from(code & 0xff).unwrap_or(FAILED)),
+        Ended::Signaled(number) => {
+            if let Ok(signal) = Signal::try_from(number) {
+                // The command dumped its core if it should; a second one of ours would only confuse.
+                let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
+                let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+                let _ = raise(signal);
+            }
+            ExitCode::from(u8::try_from(128 + number).unwrap_or(FAILED))
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! From arguments to a plan: plain data that touches nothing but the files it reads.
+
+use std::{
+    env, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use trustrun_common::Address;
+use trustrun_guard::{GuardError, Identity};
+use trustrun_model::{Action, Untrusted};
+use trustrun_policy::{Policy, PolicyError, Tables, TablesError};
+use trustrun_session::Resolvers;
+use trustrun_store::SessionId;
+
+use crate::{caller, commands::run::RunArgs};
+
+/// Shortest life of a name's binding: resolvers with a TTL of 0 are common, and a program may take its time.
+pub(super) const DNS_GRACE: Duration = Duration::from_secs(60);
+/// A burst of 200,000 events of 100 bytes in half a second fits.
+pub(super) const RING_BYTES: u32 = 16 << 20;
+
+/// Why a command cannot be run under trustrun.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunError {
+    /// The policy is not usable.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The policy is too large for the kernel.
+    #[error(transparent)]
+    Tables(#[from] TablesError),
+    /// The kernel side could not be set up.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+    /// A file.
+    #[error("{what} {}: {source}", Untrusted::new(path.to_string_lossy()))]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Something of the system.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// What will be done.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(super) args: RunArgs,
+    pub(super) session: SessionId,
+    pub(super) policy: Option<Policy>,
+    pub(super) tables: Option<Tables>,
+    /// Whether the kernel refuses.
+    pub(super) enforce: bool,
+    pub(super) identity: Option<Identity>,
+    pub(super) resolvers: Resolvers,
+    pub(super) database: Option<PathBuf>,
+    pub(super) started_ns: i64,
+}
+
+impl Plan {
+    /// Reads the policies and finds out who the command runs as.
+    ///
+    /// # Errors
+    /// If a policy is not usable or the user does not exist.
+    pub(crate) fn new(args: RunArgs) -> Result<Self, RunError> {
+        let policy = policy(&args)?;
+        let enforce = policy.as_ref().is_some_and(Policy::enforcing) && !args.observe;
+        let tables = policy.as_ref().map(Policy::tables).transpose()?;
+        let identity = identity(&args, enforce)?;
+        let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let started_ns = i64::try_from(clock.as_nanos()).unwrap_or(i64::MAX);
+        Ok(Self {
+            session: SessionId::new(started_ns),
+            policy,
+            tables,
+            enforce,
+            identity,
+            resolvers: Resolvers::read(),
+            database: args.db.clone().or_else(trustrun_store::default_path),
+            started_ns,
+            args,
+        })
+    }
+
+    /// What the guard is to set up.
+    pub(super) fn guard(&mut self) -> trustrun_guard::Plan {
+        let tables = self.tables.take();
+        trustrun_guard::Plan {
+            session: self.session.to_string(),
+            kinds: tables.as_ref().map_or(0, kinds),
+            tables,
+            enforce: self.enforce,
+            resolvers: self.resolvers.addresses.iter().map(|a| mapped(*a)).collect(),
+            search: self.resolvers.search.clone(),
+            dns_grace: DNS_GRACE,
+            ring_bytes: RING_BYTES,
+            wait_all: self.args.wait_all,
+        }
+    }
+
+    /// The command for people and for the store, redacted.
+    pub(super) fn command(&self) -> Vec<String> {
+        let plain: Vec<String> = self.args.command.iter().map(|a| a.to_string_lossy().into_owned()).collect();
+        trustrun_session::redact::redact_argv(&plain)
+    }
+
+    /// The command's executable as a shell would find it; empty if it does not.
+    pub(super) fn executable(&self) -> String {
+        let Some(name) = self.args.command.first().map(PathBuf::from) else { return String::new() };
+        if name.components().count() > 1 {
+            return name.to_string_lossy().into_owned();
+        }
+        let path = env::var_os("PATH").unwrap_or_default();
+        let found = env::split_paths(&path).map(|d| d.join(&name)).find(|p| is_executable(p));
+        found.map(|p| p.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.is_file() && nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok()
+}
+
+fn policy(args: &RunArgs) -> Result<Option<Policy>, RunError> {
+    let loaded = args.policy.iter().map(Policy::load).collect::<Result<Vec<_>, _>>()?;
+    let merged = Policy::merge(loaded);
+    if !args.strict {
+        return Ok(merged);
+    }
+    Ok(Some(match merged {
+        Some(p) => {
+            let default = p.default.max(Action::Block);
+            p.with_default(default)
+        }
+        None => Policy::parse("--strict", b"version: 1\nname: strict\ndefault: block\n")?,
+    }))
+}
+
+/// Observing changes nothing: the command stays who we are. Enforcing runs it as the user behind sudo.
+fn identity(args: &RunArgs, enforce: bool) -> Result<Option<Identity>, RunError> {
+    if let Some(name) = &args.run_as {
+        return Ok(Some(Identity::find(name)?));
+    }
+    match caller::behind_sudo() {
+        Some((uid, _)) if enforce => Ok(Some(Identity::find(&uid.to_string())?)),
+        _ => Ok(None),
+    }
+}
+
+/// Whether a rule lets ICMP out: then ping sockets may be made, and each packet is judged by its address.
+fn kinds(tables: &Tables) -> u32 {
+    let icmp = tables.ports.iter().any(|(key, bits, value)| {
+        let allows = value.action == trustrun_common::ACTION_ALLOW || value.action == trustrun_common::ACTION_ALERT;
+        allows && (*bits == 32 || key[4] == 1 || key[4] == 58)
+    });
+    if icmp { trustrun_common::KIND_ICMP } else { 0 }
+}
+
+fn mapped(ip: IpAddr) -> Address {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
