@@ -79,7 +79,8 @@ pub(crate) fn drop_capabilities() -> Result<(), String> {
         let _ = caps::drop(None, CapSet::Inheritable, cap);
     }
     let kept = KEPT.into_iter().collect();
-    caps::set(None, CapSet::Permitted, &kept)
-        .and_then(|()| caps::set(None, CapSet::Effective, &kept))
+    // Effective first: it may never exceed what is permitted.
+    caps::set(None, CapSet::Effective, &kept)
+        .and_then(|()| caps::set(None, CapSet::Permitted, &kept))
         .map_err(|e| format!("capabilities: {e}"))
 }
