@@ -58,10 +58,10 @@ impl<'a> Btf<'a> {
             let n = (info & 0xffff) as usize;
             o += 12
                 + match (info >> 24) & 0x1f {
-                    1 | 14 | 17 => 4,         // int, var, decl_tag
-                    3 => 12,                  // array
+                    1 | 14 | 17 => 4,          // int, var, decl_tag
+                    3 => 12,                   // array
                     4 | 5 | 15 | 19 => n * 12, // struct, union, datasec, enum64
-                    6 | 13 => n * 8,          // enum, func_proto
+                    6 | 13 => n * 8,           // enum, func_proto
                     2 | 7..=12 | 16 | 18 => 0,
                     _ => return None,
                 };

@@ -45,9 +45,7 @@ impl Identity {
     /// If there is none.
     pub fn find(name: &str) -> Result<Self, GuardError> {
         let by_name = nix::unistd::User::from_name(name).ok().flatten();
-        let user = by_name.or_else(|| {
-            nix::unistd::User::from_uid(Uid::from_raw(name.parse().ok()?)).ok().flatten()
-        });
+        let user = by_name.or_else(|| nix::unistd::User::from_uid(Uid::from_raw(name.parse().ok()?)).ok().flatten());
         let u = user.ok_or_else(|| GuardError::NoUser { name: name.into() })?;
         Ok(Self { name: u.name, uid: u.uid.as_raw(), gid: u.gid.as_raw(), home: u.dir })
     }

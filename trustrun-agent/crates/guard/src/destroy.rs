@@ -8,9 +8,7 @@ use std::{
     os::fd::AsRawFd as _,
 };
 
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
-};
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket};
 
 /// SOCK_DESTROY, include/uapi/linux/sock_diag.h
 const SOCK_DESTROY: u16 = 21;

@@ -12,10 +12,14 @@ pub enum GuardError {
         uid: u32,
     },
     /// Built without the `ebpf` feature.
-    #[error("this trustrun was built without kernel programs: build it with the default features (`cargo xtask build`)")]
+    #[error(
+        "this trustrun was built without kernel programs: build it with the default features (`cargo xtask build`)"
+    )]
     NoKernelPrograms,
     /// No cgroup v2.
-    #[error("no cgroup v2 hierarchy in /proc/self/mountinfo: mount one (`mount -t cgroup2 none /sys/fs/cgroup/unified`)")]
+    #[error(
+        "no cgroup v2 hierarchy in /proc/self/mountinfo: mount one (`mount -t cgroup2 none /sys/fs/cgroup/unified`)"
+    )]
     NoCgroup2,
     /// A file of the system.
     #[error("{what} {}: {source}", path.display())]

@@ -293,7 +293,9 @@ impl Session {
     #[cfg(feature = "ebpf")]
     fn set_up(plan: Plan, cgroup: &Cgroup, foreground: Channel, engine: Engine<'_>) -> Result<Self, GuardError> {
         let _ = setsid();
-        for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTSTP, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGPIPE] {
+        for signal in
+            [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTSTP, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGPIPE]
+        {
             sys::ignore(signal);
         }
         let lock = cgroup.fd().ok().and_then(|d| Flock::lock(d, FlockArg::LockExclusiveNonblock).ok());

@@ -14,7 +14,7 @@ use aya::{
 use nix::mount::{MsFlags, mount};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use trustrun_common::{
-    ABI_VERSION, Address, BoundName, Binding, Config, DatagramKey, DatagramState, HOOK_NAMES, NAME_KEY, NameValue,
+    ABI_VERSION, Address, Binding, BoundName, Config, DatagramKey, DatagramState, HOOK_NAMES, NAME_KEY, NameValue,
     PortKey, PortValue, SocketState, counter, hook,
 };
 use trustrun_observe::Ring;
@@ -105,12 +105,7 @@ impl Loaded {
     ///
     /// # Errors
     /// If the kernel refuses an element.
-    pub fn fill(
-        &mut self,
-        tables: &Tables,
-        resolvers: &[Address],
-        search: &[String],
-    ) -> Result<(), GuardError> {
+    pub fn fill(&mut self, tables: &Tables, resolvers: &[Address], search: &[String]) -> Result<(), GuardError> {
         let mut names: LpmTrie<&mut MapData, [u8; NAME_KEY], NameValue> = self.map_mut("NAMES")?;
         for (key, value) in &tables.names {
             names.insert(&Key::new(key.bits, key.bytes), value, 0).map_err(map_error("NAMES"))?;
@@ -240,7 +235,8 @@ impl Loaded {
         let mut bindings: HashMap<&mut MapData, Address, Binding> = self.map_mut("BINDINGS")?;
         let mut b = bindings.get(&address, 0).unwrap_or_default();
         let slot = (0..b.sets.len()).find(|&i| b.expires[i] < now || b.sets[i] == set);
-        let slot = slot.ok_or(GuardError::Map { name: "BINDINGS", reason: "every slot of the address is taken".into() })?;
+        let slot =
+            slot.ok_or(GuardError::Map { name: "BINDINGS", reason: "every slot of the address is taken".into() })?;
         b.sets[slot] = set;
         b.expires[slot] = b.expires[slot].max(expires);
         bindings.insert(address, b, 0).map_err(map_error("BINDINGS"))?;

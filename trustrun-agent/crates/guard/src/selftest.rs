@@ -91,7 +91,8 @@ fn canary(cgroup: &Cgroup, tcp: SocketAddr, udp: SocketAddr, tcp6: Option<Socket
     }
     // A fork and an exec; the program does nothing with that argument.
     if let Ok(None) = sys::split() {
-        let arguments: Vec<CString> = ["trustrun", "--canary"].into_iter().filter_map(|a| CString::new(a).ok()).collect();
+        let arguments: Vec<CString> =
+            ["trustrun", "--canary"].into_iter().filter_map(|a| CString::new(a).ok()).collect();
         if let Ok(program) = CString::new("/proc/self/exe") {
             sys::execute(&program, &arguments, &[]);
         }

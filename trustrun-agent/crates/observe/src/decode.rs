@@ -128,7 +128,13 @@ pub fn decode(bytes: &[u8], clock: &Clock) -> Result<Observation, DecodeError> {
         kind::EXEC => exec(&mut r, header)?,
         kind::FORK => Fact::Fork { child: TaskEvent { header, value: r.u64()? }.value as u32 },
         kind::EXIT => Fact::Exit { status: r.u64()? as i32 },
-        kind::OPENED | kind::ESTABLISHED | kind::CLOSED | kind::JUDGED | kind::PACKET | kind::SOCKET | kind::LISTENING => {
+        kind::OPENED
+        | kind::ESTABLISHED
+        | kind::CLOSED
+        | kind::JUDGED
+        | kind::PACKET
+        | kind::SOCKET
+        | kind::LISTENING => {
             let e = r.flow_event(header)?;
             flow_fact(&e)?
         }
@@ -146,7 +152,8 @@ pub fn decode(bytes: &[u8], clock: &Clock) -> Result<Observation, DecodeError> {
 fn exec(r: &mut Reader<'_>, header: Header) -> Result<Fact, DecodeError> {
     let e = ExecEvent { header, exe: r.u32()?, argv: r.u32()? };
     let area = r.take(PATH_MAX)?;
-    let exe = area.get(..e.exe as usize).ok_or(DecodeError::Unknown { what: "path length", found: u64::from(e.exe) })?;
+    let exe =
+        area.get(..e.exe as usize).ok_or(DecodeError::Unknown { what: "path length", found: u64::from(e.exe) })?;
     let arguments = r.take(e.argv as usize)?;
     let arguments = arguments.strip_suffix(&[0]).unwrap_or(arguments);
     let argv = if arguments.is_empty() {
@@ -189,7 +196,8 @@ fn payload_fact(e: &PayloadEvent, message: Vec<u8>) -> Result<Fact, DecodeError>
             length: e.length,
         },
         kind::QUERY => {
-            let why = if e.tuple.reason == reason::MALFORMED { LookupRefusal::Malformed } else { LookupRefusal::Policy };
+            let why =
+                if e.tuple.reason == reason::MALFORMED { LookupRefusal::Malformed } else { LookupRefusal::Policy };
             Fact::Query {
                 flow,
                 refused: (flags & FLAG_ENFORCED != 0).then_some(why),

@@ -225,9 +225,9 @@ impl Engine {
         }
         let names = self.names.of(flow.peer.ip(), at.boot_ns);
         let best = match &self.judge.policy {
-            Some(m) => names.min_by_key(|n| {
-                m.decide(Some(n), Some(flow.peer.ip()), flow.peer.port(), flow.protocol).action
-            }),
+            Some(m) => {
+                names.min_by_key(|n| m.decide(Some(n), Some(flow.peer.ip()), flow.peer.port(), flow.protocol).action)
+            }
             None => { names }.next(),
         };
         best.map_or((None, Evidence::None), |n| (Some(Rc::clone(n)), Evidence::Dns))
@@ -492,7 +492,10 @@ impl Engine {
         self.ledger.answers(&name, &kind, flow.peer, &plain);
         // Exactly what the kernel binds: answers to believed queries for names that may be connected to.
         let refused = self.judge.policy.as_ref().is_some_and(|m| m.decide_query(&name).action.refuses());
-        if !believed || (refused && self.judge.enforce) || message.flags.rcode != dns::NOERROR || message.flags.truncated
+        if !believed
+            || (refused && self.judge.enforce)
+            || message.flags.rcode != dns::NOERROR
+            || message.flags.truncated
         {
             return;
         }
@@ -503,13 +506,7 @@ impl Engine {
         }
     }
 
-    fn packet(
-        &mut self,
-        o: &Observation,
-        protocol: Protocol,
-        peer: SocketAddr,
-        decided: &Decided,
-    ) -> Option<Reaction> {
+    fn packet(&mut self, o: &Observation, protocol: Protocol, peer: SocketAddr, decided: &Decided) -> Option<Reaction> {
         let id = FlowId { cookie: 0, sequence: 0 };
         let local = SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0);
         let flow = Flow { id, protocol, direction: Direction::Out, local, peer };

@@ -53,11 +53,7 @@ impl Resolvers {
 #[must_use]
 pub fn about_host() -> (String, String, String) {
     let read = |path: &str| fs::read_to_string(path).map(|s| s.trim().to_owned()).unwrap_or_default();
-    (
-        read("/proc/sys/kernel/hostname"),
-        read("/proc/sys/kernel/random/boot_id"),
-        read("/proc/sys/kernel/osrelease"),
-    )
+    (read("/proc/sys/kernel/hostname"), read("/proc/sys/kernel/random/boot_id"), read("/proc/sys/kernel/osrelease"))
 }
 
 /// Who ran the tool: the user behind sudo, and the one who logged in.
@@ -95,7 +91,9 @@ mod tests {
 
     #[test]
     fn resolvers_are_what_resolv_conf_says() {
-        let r = Resolvers::parse("# x\nnameserver 10.0.0.53\nsearch Svc.Cluster.Local. example.org\nnameserver fe80::1%eth0\n");
+        let r = Resolvers::parse(
+            "# x\nnameserver 10.0.0.53\nsearch Svc.Cluster.Local. example.org\nnameserver fe80::1%eth0\n",
+        );
         assert_eq!(r.addresses, ["10.0.0.53".parse::<IpAddr>().unwrap(), "fe80::1".parse().unwrap()]);
         assert_eq!(r.search, ["svc.cluster.local", "example.org"]);
         assert_eq!(Resolvers::parse("").addresses, [IpAddr::V4(Ipv4Addr::LOCALHOST)]);

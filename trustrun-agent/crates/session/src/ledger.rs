@@ -125,8 +125,7 @@ impl Ledger {
 
     pub(crate) fn breach(&mut self, b: Breach) {
         self.breaches += 1;
-        let key =
-            (b.host.clone(), b.address, b.port, b.protocol.clone(), Rc::clone(&b.rule), b.process.clone());
+        let key = (b.host.clone(), b.address, b.port, b.protocol.clone(), Rc::clone(&b.rule), b.process.clone());
         if let Some(v) = self.folded.get(&key).and_then(|i| self.violations.get_mut(*i)) {
             v.count += 1;
             return;

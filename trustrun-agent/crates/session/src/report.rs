@@ -168,11 +168,8 @@ fn session(facts: &Facts, last: &Final) -> SessionInfo {
 /// The guard starts no child unless every hook was attached and saw the canary.
 fn coverage(facts: &Facts, last: &Final) -> Coverage {
     let (attached_at, detached_at) = (rfc3339(last.attached_ns), rfc3339(last.at.wall_ns));
-    let hook = |name: &&str| Hook {
-        name: (*name).into(),
-        attached_at: attached_at.clone(),
-        detached_at: detached_at.clone(),
-    };
+    let hook =
+        |name: &&str| Hook { name: (*name).into(), attached_at: attached_at.clone(), detached_at: detached_at.clone() };
     Coverage {
         hooks: HOOK_NAMES.iter().map(hook).collect(),
         self_test: SelfTest::Passed,

@@ -211,7 +211,12 @@ impl Runner<'_> {
         }
     }
 
-    fn finish(mut self, counters: [u64; counter::COUNT as usize], status: Option<i32>, leftovers: Vec<u32>) -> Result<(), RunError> {
+    fn finish(
+        mut self,
+        counters: [u64; counter::COUNT as usize],
+        status: Option<i32>,
+        leftovers: Vec<u32>,
+    ) -> Result<(), RunError> {
         self.flush();
         let deadline = Instant::now() + STORE;
         let (stored, mut dropped) = match &self.outputs.store {
@@ -219,7 +224,10 @@ impl Runner<'_> {
                 let (stats, _) = store.sync(STORE);
                 (stats.stored, stats.dropped())
             }
-            None => (0, [("store".to_owned(), self.received - self.undecoded)].into_iter().filter(|(_, n)| *n > 0).collect()),
+            None => (
+                0,
+                [("store".to_owned(), self.received - self.undecoded)].into_iter().filter(|(_, n)| *n > 0).collect(),
+            ),
         };
         if self.unwritten > 0 {
             self.engine.ledger.gap("event-lines-lost", self.unwritten, || "--events could not be written".into());
@@ -251,10 +259,7 @@ impl Runner<'_> {
 /// Arguments without secrets, before anything is stored.
 fn redacted(o: &Observation) -> std::borrow::Cow<'_, Observation> {
     let trustrun_model::Fact::Exec { exe, argv, truncated } = &o.fact else { return std::borrow::Cow::Borrowed(o) };
-    let fact = trustrun_model::Fact::Exec {
-        exe: exe.clone(),
-        argv: crate::redact::redact_argv(argv),
-        truncated: *truncated,
-    };
+    let fact =
+        trustrun_model::Fact::Exec { exe: exe.clone(), argv: crate::redact::redact_argv(argv), truncated: *truncated };
     std::borrow::Cow::Owned(Observation { fact, ..o.clone() })
 }

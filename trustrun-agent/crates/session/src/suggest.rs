@@ -6,12 +6,20 @@ pub(crate) fn connection(target: &str, port: u16, protocol: Protocol, decided: &
     let target = Untrusted::new(target);
     let prefix = if protocol == Protocol::Tcp { String::new() } else { format!("{protocol}/") };
     match decided.reason {
-        Reason::Mismatch => format!("the client named {target}, which DNS did not give for this address; check what it runs"),
-        Reason::Unreadable => {
-            format!("several names share this address and the client named none; allow the address itself if all of {target} may be reached")
+        Reason::Mismatch => {
+            format!("the client named {target}, which DNS did not give for this address; check what it runs")
         }
-        Reason::Quic => format!("QUIC hides its name from the kernel; the client will use TCP, or add `allow: [\"udp/{target}:443\"]`"),
-        Reason::Kind | Reason::FakeResolver => "sockets of this kind pass by the policy; the program must do without".into(),
+        Reason::Unreadable => {
+            format!(
+                "several names share this address and the client named none; allow the address itself if all of {target} may be reached"
+            )
+        }
+        Reason::Quic => format!(
+            "QUIC hides its name from the kernel; the client will use TCP, or add `allow: [\"udp/{target}:443\"]`"
+        ),
+        Reason::Kind | Reason::FakeResolver => {
+            "sockets of this kind pass by the policy; the program must do without".into()
+        }
         Reason::Full => "a kernel table was full; report this, and split the work over several sessions".into(),
         _ if rule == "default" || rule.is_empty() => {
             format!("if this is meant, add `allow: [\"{prefix}{target}:{port}\"]` to the policy")
@@ -26,7 +34,8 @@ pub(crate) fn lookup(name: &str) -> String {
 
 pub(crate) fn socket(kind: u16) -> String {
     if kind == 3 {
-        "raw sockets are refused under an enforcing policy; for ping add a rule such as `allow: [\"icmp/192.0.2.1\"]`".into()
+        "raw sockets are refused under an enforcing policy; for ping add a rule such as `allow: [\"icmp/192.0.2.1\"]`"
+            .into()
     } else {
         "this socket kind is refused under an enforcing policy, since its packets carry no decision".into()
     }
