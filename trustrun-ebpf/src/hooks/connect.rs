@@ -13,7 +13,7 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use trustrun_common::{
-    ACTION_ALLOW, Address, Config, FLAG_ENFORCED, MODE_OFF, SOCKET_CONNECTED, SOCKET_RESOLVER, SOCKET_SENDS,
+    ACTION_ALLOW, ACTION_BLOCK, Address, Config, FLAG_ENFORCED, MODE_OFF, SOCKET_CONNECTED, SOCKET_RESOLVER, SOCKET_SENDS,
     STAGE_DONE, STAGE_FIRST, SocketState, counter, hook, kind, reason,
 };
 
@@ -30,8 +30,8 @@ pub fn connect4(ctx: SockAddrContext) -> i32 {
     let Some(config) = config() else { return 0 };
     // SAFETY: the context's field, read as the verifier wants: once, whole.
     let to = mapped(unsafe { (*ctx.sock_addr).user_ip4 });
-    let (allowed, redirect) = connect(&ctx, to, config);
-    if allowed && redirect && config.dns_tcp_v4 != 0 {
+    let (allowed, redirect) = connect(&ctx, to, config, config.dns_tcp_port != 0);
+    if allowed && redirect && config.dns_tcp_port != 0 {
         // SAFETY: writable fields of the context.
         unsafe {
             (*ctx.sock_addr).user_ip4 = config.dns_tcp_v4;
@@ -47,7 +47,7 @@ pub fn connect6(ctx: SockAddrContext) -> i32 {
     hit(hook::CONNECT6);
     let Some(config) = config() else { return 0 };
     let to = destination6(&ctx);
-    let (allowed, redirect) = connect(&ctx, to, config);
+    let (allowed, redirect) = connect(&ctx, to, config, config.dns_tcp6_port != 0);
     if allowed && redirect && config.dns_tcp6_port != 0 {
         // SAFETY: writable fields of the context.
         unsafe {
@@ -85,9 +85,10 @@ pub fn protocol(ctx: &SockAddrContext) -> u8 {
     }
 }
 
-/// Decides, remembers and tells; whether it may go on, and whether it is DNS over TCP that the agent answers.
+/// Decides, remembers and tells; whether it may go on, and whether it is DNS over TCP that the agent answers. Its
+/// messages are not read here, so without the agent's resolver (`answered`) an enforcing session refuses it.
 #[inline(always)]
-fn connect(ctx: &SockAddrContext, to: Address, config: &Config) -> (bool, bool) {
+fn connect(ctx: &SockAddrContext, to: Address, config: &Config, answered: bool) -> (bool, bool) {
     if config.mode == MODE_OFF {
         return (true, false);
     }
@@ -97,7 +98,8 @@ fn connect(ctx: &SockAddrContext, to: Address, config: &Config) -> (bool, bool) 
         unsafe { (u16::from_be((*ctx.sock_addr).user_port as u16), bpf_get_socket_cookie(ctx.as_ptr())) };
     let resolver = decide::resolver(&to, port);
     let d = if resolver {
-        Decision::new(ACTION_ALLOW, reason::RESOLVER)
+        let unread = protocol == 6 && !answered && enforcing(config);
+        Decision::new(if unread { ACTION_BLOCK } else { ACTION_ALLOW }, reason::RESOLVER)
     } else if decide::internal(&to, protocol, port) {
         Decision::new(ACTION_ALLOW, reason::INTERNAL)
     } else {
@@ -128,7 +130,7 @@ fn connect(ctx: &SockAddrContext, to: Address, config: &Config) -> (bool, bool) 
         action: d.action,
         reason: d.reason,
         // Loopback to ourselves, and DNS that the agent answers, name nobody.
-        stage: if d.reason == reason::INTERNAL || (resolver && enforcing(config)) { STAGE_DONE } else { STAGE_FIRST },
+        stage: if d.reason == reason::INTERNAL || resolver { STAGE_DONE } else { STAGE_FIRST },
         flags: d.flags | SOCKET_CONNECTED | earlier | if resolver { SOCKET_RESOLVER } else { 0 },
         local_port,
         pad: 0,
@@ -145,5 +147,5 @@ fn connect(ctx: &SockAddrContext, to: Address, config: &Config) -> (bool, bool) 
     let refused = d.refused(config) || (!kept && enforcing(config));
     let flags = if refused { FLAG_ENFORCED } else { 0 };
     emit::flow(emit::header(kind::OPENED, flags, owner, cookie), emit::tuple(&st), 0, 0);
-    (!refused, resolver && enforcing(config))
+    (!refused, resolver)
 }

@@ -1,7 +1,7 @@
 //! bind(2), after it worked: Linux 4.17 (<https://github.com/torvalds/linux/blob/v6.12/net/ipv4/af_inet.c#L541>).
-//! Remembers UDP sockets that wait at a port, so that loopback to them is known as internal, and who owns them, so
-//! that what they receive is attributed. TCP listeners are seen by `sockops`; ports that the kernel picks for a
-//! client are not seen here and are no listeners.
+//! Remembers UDP sockets that wait at a port, so that loopback to them is known as internal, and who owns a bound
+//! socket, so that what it receives or accepts is attributed. That a TCP socket listens is seen by `sock_ops`; ports
+//! that the kernel picks for a client are not seen here and are no listeners.
 
 use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_socket_cookie, macros::cgroup_sock, programs::SockContext};
 use trustrun_common::{Address, ListenKey, MODE_OFF, STAGE_DONE, SocketState, Tuple, counter, hook, kind};
@@ -44,13 +44,12 @@ fn bound(ctx: &SockContext, local: &Address) {
     let Some(config) = config() else { return };
     // SAFETY: the context's fields.
     let (protocol, port) = unsafe { ((*ctx.sock).protocol, (*ctx.sock).src_port) };
-    if config.mode == MODE_OFF || protocol != 17 {
+    if config.mode == MODE_OFF || (protocol != 17 && protocol != 6) {
         return;
     }
     // SAFETY: the program's own context.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     let owner = emit::owner();
-    listens(local, port as u16, 17, cookie);
     let st = SocketState {
         peer: [0; 16],
         local: *local,
@@ -62,7 +61,7 @@ fn bound(ctx: &SockContext, local: &Address) {
         next: 0,
         looked: 0,
         port: 0,
-        protocol: 17,
+        protocol: protocol as u8,
         direction: 0,
         action: 0,
         reason: 0,
@@ -76,6 +75,10 @@ fn bound(ctx: &SockContext, local: &Address) {
     if SOCKETS.insert(&cookie, &st, 0).is_err() {
         count(counter::SOCKETS_FULL);
     }
+    if protocol == 6 {
+        return;
+    }
+    listens(local, port as u16, 17, cookie);
     let t = Tuple { local: *local, local_port: port as u16, protocol: 17, rule: NO_RULE, ..emit::tuple(&st) };
     emit::flow(emit::header(kind::LISTENING, 0, owner, cookie), t, 0, 0);
 }

@@ -159,6 +159,12 @@ fn listening(ctx: &SockOpsContext) {
     let local = listen_address(ctx);
     let port = ctx.local_port() as u16;
     listens(&local, port, 6, cookie);
+    // Its owner was seen at bind(2); a socket that listens without is rare, and known by nobody.
+    let owner = match SOCKETS.get_ptr_mut(&cookie) {
+        // SAFETY: a live map value.
+        Some(st) => unsafe { emit::owner_of(&*st) },
+        None => Owner { tgid: 0, tid: 0, uid: 0 },
+    };
     let t = Tuple {
         local,
         peer: [0; 16],
@@ -171,7 +177,7 @@ fn listening(ctx: &SockOpsContext) {
         action: ACTION_ALLOW,
         reason: reason::ACCEPTED,
     };
-    emit::flow(emit::header(kind::LISTENING, 0, emit::Owner { tgid: 0, tid: 0, uid: 0 }, cookie), t, 0, 0);
+    emit::flow(emit::header(kind::LISTENING, 0, owner, cookie), t, 0, 0);
 }
 
 #[inline(always)]
@@ -179,12 +185,16 @@ fn closed(ctx: &SockOpsContext) {
     let cookie = cookie(ctx);
     if ctx.arg(0) == LISTEN {
         unlistens(&listen_address(ctx), ctx.local_port() as u16, 6, cookie);
+        let _ = SOCKETS.remove(&cookie);
         return;
     }
     // SAFETY: a live map value, copied before it is removed.
     unsafe {
         let Some(st) = SOCKETS.get(&cookie) else { return };
         let st = *st;
+        if st.sequence == 0 {
+            return; // bound, never connected
+        }
         let t = Tuple { local: local(ctx), ..emit::tuple(&st) };
         emit::flow(emit::header(kind::CLOSED, 0, emit::owner_of(&st), cookie), t, st.sent, st.received);
     }

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io,
+    net::TcpListener,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
 };
@@ -134,6 +135,10 @@ pub struct EngineLink {
     pub guard: Channel,
     /// Raw sockets for negative answers: IPv4, IPv6; none where they cannot be made.
     pub raw: [Option<OwnedFd>; 2],
+    /// Where the target's DNS over TCP arrives: IPv4, IPv6; none without a policy.
+    pub dns: [Option<TcpListener>; 2],
+    /// For [`Order::Bind`] and its answer, so that the resolver waits for nothing else.
+    pub binder: Option<Channel>,
     /// When the hooks were attached, nanoseconds since the epoch.
     pub attached_ns: i64,
 }
@@ -276,6 +281,7 @@ struct Session {
     cgroup: Cgroup,
     foreground: Channel,
     engine: Channel,
+    binder: Channel,
     engine_pid: Pid,
     wait_all: bool,
     #[cfg(feature = "ebpf")]
@@ -331,16 +337,21 @@ impl Session {
         } else {
             config.mode = trustrun_common::MODE_OBSERVE;
         }
+        // Without a policy nothing is judged, and watching changes nothing: DNS over TCP goes where it went.
+        let dns = if plan.tables.is_some() { dns_listeners(&mut config) } else { [None, None] };
         loaded.configure(&config)?;
         let (ours, theirs) = Channel::pair()?;
+        let (binder, bind) = Channel::pair()?;
         let link = EngineLink {
             ring,
+            dns,
+            binder: Some(bind),
             guard: theirs,
             raw: [sys::raw_socket(false).ok(), sys::raw_socket(true).ok()],
             attached_ns,
         };
         let Some(engine_pid) = sys::split().map_err(GuardError::system("forking the engine"))? else {
-            drop((ours, foreground, lock));
+            drop((ours, binder, foreground, lock));
             loaded.leave();
             sys::leave(engine(link));
         };
@@ -352,7 +363,7 @@ impl Session {
         }
         foreground.note(Note::Go).map_err(|source| GuardError::System { what: "telling the foreground", source })?;
         let (cgroup, wait_all, dns_grace) = (cgroup.clone(), plan.wait_all, plan.dns_grace);
-        Ok(Self { cgroup, foreground, engine: ours, engine_pid, wait_all, loaded, dns_grace, _lock: lock })
+        Ok(Self { cgroup, foreground, engine: ours, binder, engine_pid, wait_all, loaded, dns_grace, _lock: lock })
     }
 
     #[cfg(not(feature = "ebpf"))]
@@ -388,7 +399,10 @@ impl Session {
         let mut foreground = true;
         let mut swept = Instant::now();
         loop {
-            let mut fds = vec![PollFd::new(self.engine.as_fd(), PollFlags::POLLIN)];
+            let mut fds = vec![
+                PollFd::new(self.engine.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.binder.as_fd(), PollFlags::POLLIN),
+            ];
             if foreground {
                 fds.push(PollFd::new(self.foreground.as_fd(), PollFlags::POLLIN));
             }
@@ -400,6 +414,9 @@ impl Session {
                 return self.without_engine();
             }
             if ready.get(1) == Some(&true) {
+                self.serve_binder();
+            }
+            if ready.get(2) == Some(&true) {
                 match self.foreground.read(MsgFlags::empty()).and_then(|(b, n)| Order::from_bytes(b.get(..n)?)) {
                     Some(Order::Ended { status }) => return Some(status),
                     _ => foreground = false,
@@ -434,15 +451,22 @@ impl Session {
                 // Gone already, or a kernel without it: then the client waits for its own timeout.
                 let _ = crate::destroy::destroy(flow.cookie, local, peer);
             }
-            Some(Order::Bind { address, name, set, ttl }) => {
-                let now = boot_ns();
-                let life = Duration::from_secs(ttl.into()).max(self.dns_grace);
-                let expires = now.saturating_add(u64::try_from(life.as_nanos()).unwrap_or(u64::MAX));
-                let _ = self.loaded.bind(crate::message::address(address), name, set, now, expires);
-            }
-            Some(Order::Ready | Order::Ended { .. }) | None => {}
+            Some(Order::Ready | Order::Bind { .. } | Order::Ended { .. }) | None => {}
         }
         true
+    }
+
+    /// Binds what the agent's own resolver was told, before it answers.
+    fn serve_binder(&mut self) {
+        let Some((bytes, n)) = self.binder.read(MsgFlags::MSG_DONTWAIT) else { return };
+        if let Some(Order::Bind { address, name, ttl }) = bytes.get(..n).and_then(Order::from_bytes) {
+            let now = boot_ns();
+            let life = Duration::from_secs(ttl.into()).max(self.dns_grace);
+            let expires = now.saturating_add(u64::try_from(life.as_nanos()).unwrap_or(u64::MAX));
+            // Full: the connection is refused as any unbound one.
+            let _ = self.loaded.bind(crate::message::address(address), name.as_bytes(), now, expires);
+            let _ = self.binder.note(Note::Go);
+        }
     }
 
     /// Waits for the rest of the cgroup; whether it is empty.
@@ -452,6 +476,7 @@ impl Session {
             if self.cgroup.wait_empty(Duration::from_millis(50)) {
                 return true;
             }
+            self.serve_binder();
             let mut fds = [PollFd::new(self.engine.as_fd(), PollFlags::POLLIN)];
             while matches!(poll(&mut fds, PollTimeout::ZERO), Ok(n) if n > 0) {
                 if !self.serve_engine() {
@@ -514,6 +539,21 @@ impl Session {
         let _ = waitpid(self.engine_pid, None);
         None
     }
+}
+
+/// Listens for the target's DNS over TCP, and notes the ports.
+#[cfg(feature = "ebpf")]
+fn dns_listeners(config: &mut Config) -> [Option<TcpListener>; 2] {
+    let listen = |at: &str| {
+        let listener = TcpListener::bind(at).ok()?;
+        let port = listener.local_addr().ok()?.port();
+        Some((listener, u32::from(port)))
+    };
+    let (v4, v6) = (listen("127.0.0.1:0"), listen("[::1]:0"));
+    config.dns_tcp_v4 = u32::from_ne_bytes([127, 0, 0, 1]);
+    config.dns_tcp_port = v4.as_ref().map_or(0, |(_, port)| *port);
+    config.dns_tcp6_port = v6.as_ref().map_or(0, |(_, port)| *port);
+    [v4.map(|(l, _)| l), v6.map(|(l, _)| l)]
 }
 
 #[cfg(feature = "ebpf")]

@@ -22,10 +22,10 @@ mod sys;
 pub use cgroup::{Cgroup, Hierarchy};
 pub use child::{Child, Ended, Identity, Launch};
 pub use error::GuardError;
-pub use guard::{Engine, EngineLink, Guard, Outcome, Plan, start};
+pub use guard::{Channel, Engine, EngineLink, Guard, Outcome, Plan, start};
 #[cfg(feature = "ebpf")]
 pub use load::{Loaded, verified_instructions};
-pub use message::{FinalFlow, Note, Order};
+pub use message::{FinalFlow, Name, Note, Order};
 
 /// Whether this build has the kernel programs.
 #[must_use]

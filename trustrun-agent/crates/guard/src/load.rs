@@ -227,11 +227,17 @@ impl Loaded {
         map.iter().flatten().collect()
     }
 
-    /// Binds an address to a name as the ingress program would.
+    /// Binds an address to a name as the ingress program would. A name that the policy does not let be asked binds
+    /// nothing.
     ///
     /// # Errors
     /// If the table is full.
-    pub fn bind(&mut self, address: Address, name: u64, set: u32, now: u64, expires: u64) -> Result<(), GuardError> {
+    pub fn bind(&mut self, address: Address, name: &[u8], now: u64, expires: u64) -> Result<(), GuardError> {
+        let rules = self.rules_of(name)?;
+        if rules.is_some_and(|r| r.ask >= trustrun_common::ACTION_BLOCK) {
+            return Ok(());
+        }
+        let (set, name) = (rules.map_or(0, |r| r.set), trustrun_common::name_hash(name));
         let mut bindings: HashMap<&mut MapData, Address, Binding> = self.map_mut("BINDINGS")?;
         let mut b = bindings.get(&address, 0).unwrap_or_default();
         let slot = (0..b.sets.len()).find(|&i| b.expires[i] < now || b.sets[i] == set);
@@ -242,6 +248,17 @@ impl Loaded {
         bindings.insert(address, b, 0).map_err(map_error("BINDINGS"))?;
         let mut names: HashMap<&mut MapData, BoundName, u64> = self.map_mut("BOUND_NAMES")?;
         names.insert(BoundName { address, name }, expires, 0).map_err(map_error("BOUND_NAMES"))
+    }
+
+    /// The policy's rules for a name, from the table that the kernel programs read.
+    fn rules_of(&mut self, name: &[u8]) -> Result<Option<NameValue>, GuardError> {
+        let mut key = [0; NAME_KEY];
+        for (k, b) in key.iter_mut().zip(name.iter().rev()) {
+            *k = b.to_ascii_lowercase();
+        }
+        let bits = (u32::try_from(name.len()).unwrap_or(u32::MAX).min(255) + 1) * 8;
+        let names: LpmTrie<&mut MapData, [u8; NAME_KEY], NameValue> = self.map_mut("NAMES")?;
+        Ok(names.get(&Key::new(bits, key), 0).ok())
     }
 
     /// Forgets bindings that ended long ago, so that the tables do not fill in a long session.

@@ -5,12 +5,43 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use trustrun_common::{Address, counter};
+use trustrun_common::{Address, NAME_MAX, counter};
 use trustrun_model::{FlowId, Protocol};
 
 const WORDS: usize = counter::COUNT as usize + 1;
 /// Bytes of every message.
 pub(crate) const SIZE: usize = WORDS * 8;
+/// Where [`Order::Bind`] holds its name.
+const NAME_AT: usize = 6 * 8;
+
+/// A host name in a message: fixed room, lower case, no trailing dot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Name {
+    length: u8,
+    bytes: [u8; NAME_MAX],
+}
+
+impl Name {
+    /// From text; `None` if it is empty or too long.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let mut bytes = [0; NAME_MAX];
+        bytes.get_mut(..text.len())?.copy_from_slice(text.to_ascii_lowercase().as_bytes());
+        Some(Self { length: u8::try_from(text.len()).ok().filter(|n| *n > 0)?, bytes })
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        String::from_utf8_lossy(self.as_bytes()).fmt(f)
+    }
+}
 
 /// What the guard is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,14 +59,12 @@ pub enum Order {
         /// The other end.
         peer: SocketAddr,
     },
-    /// Engine: bind these names' addresses, which the agent's own resolver was told.
+    /// Engine: bind an address to a name, which the agent's own resolver was told. Answered with [`Note::Go`].
     Bind {
         /// The address.
         address: IpAddr,
-        /// The name's `common::name_hash`.
-        name: u64,
-        /// Its set of rules.
-        set: u32,
+        /// The name.
+        name: Name,
         /// Seconds.
         ttl: u32,
     },
@@ -137,9 +166,11 @@ impl Order {
                 let (l, p) = (split(local), split(peer));
                 words(3, &[flow.cookie, flow.sequence.into(), l[0], l[1], l[2], p[0], p[1], p[2]])
             }
-            Self::Bind { address, name, set, ttl } => {
+            Self::Bind { address, name, ttl } => {
                 let a = split(SocketAddr::new(address, 0));
-                words(4, &[a[0], a[1], a[2], name, set.into(), ttl.into()])
+                let mut m = words(4, &[a[0], a[1], a[2], ttl.into(), name.length.into()]);
+                m[NAME_AT..NAME_AT + NAME_MAX].copy_from_slice(&name.bytes);
+                m
             }
             Self::Ended { status } => words(5, &[u64::from(status.cast_unsigned())]),
         }
@@ -157,9 +188,11 @@ impl Order {
             },
             4 => Self::Bind {
                 address: join(&w[1..4])?.ip(),
-                name: w[4],
-                set: u32::try_from(w[5]).ok()?,
-                ttl: u32::try_from(w[6]).ok()?,
+                ttl: u32::try_from(w[4]).ok()?,
+                name: Name {
+                    length: u8::try_from(w[5]).ok().filter(|n| (1..=NAME_MAX).contains(&usize::from(*n)))?,
+                    bytes: bytes.get(NAME_AT..NAME_AT + NAME_MAX)?.try_into().ok()?,
+                },
             },
             5 => Self::Ended { status: u32::try_from(w[1]).ok()?.cast_signed() },
             _ => return None,
@@ -217,7 +250,7 @@ mod tests {
             Order::Ready,
             Order::Kill,
             Order::Destroy { flow, local: a, peer: b },
-            Order::Bind { address: "1.2.3.4".parse().unwrap(), name: u64::MAX, set: 7, ttl: 60 },
+            Order::Bind { address: "1.2.3.4".parse().unwrap(), name: Name::new("Api.test").unwrap(), ttl: 60 },
             Order::Ended { status: -1 },
         ] {
             assert_eq!(Order::from_bytes(&o.to_bytes()), Some(o));

@@ -3,7 +3,13 @@
 //! The kernel decided; the engine explains, and decides again with the same policy. Where the two disagree, that is a
 //! gap (`decision-mismatch`), because then one of them is wrong and a pass would be a guess.
 
-use std::{collections::HashMap, net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use trustrun_model::{
     Action, ClaimSource, Decided, Direction, Evidence, Fact, Flow, FlowId, Instants, LookupRefusal, Observation,
@@ -26,9 +32,11 @@ const MOST_FLOWS: usize = 1 << 19;
 #[derive(Debug)]
 pub struct Judge {
     /// The policy; `None` to observe without one.
-    pub policy: Option<Matcher>,
+    pub policy: Option<Arc<Matcher>>,
     /// Whether the kernel carries refusals out.
     pub enforce: bool,
+    /// The target's resolvers.
+    pub resolvers: Vec<IpAddr>,
     /// The target's DNS search list.
     pub search: Vec<String>,
     /// Shortest life of a binding.
@@ -155,7 +163,7 @@ impl Engine {
             Fact::Judged { flow, decided } => return self.judged(o, flow, decided),
             Fact::Payload { flow, offset, bytes, .. } => self.payload(flow, *offset, bytes),
             Fact::Query { flow, refused, resolver, message } => {
-                return self.query(o, flow, *refused, *resolver, message);
+                return self.query(o.at, o.process, flow, *refused, *resolver, message);
             }
             Fact::Answer { flow, believed, message, .. } => self.answer(o.at, flow, *believed, message),
             Fact::Packet { protocol, peer, decided } => return self.packet(o, *protocol, *peer, decided),
@@ -431,7 +439,8 @@ impl Engine {
 
     fn query(
         &mut self,
-        o: &Observation,
+        at: Instants,
+        who: ProcessId,
         flow: &Flow,
         refused: Option<LookupRefusal>,
         resolver: bool,
@@ -452,9 +461,9 @@ impl Engine {
         if !action.refuses() || !resolver || self.judge.policy.is_none() {
             return None;
         }
-        let process = self.who(o.process, Some(flow));
+        let process = self.who(who, Some(flow));
         self.ledger.breach(Breach {
-            at: o.at.wall_ns,
+            at: at.wall_ns,
             action,
             host: Some(Rc::clone(&name)),
             address: None,
@@ -470,6 +479,22 @@ impl Engine {
         refused?;
         let message = dns::negative_answer(bytes, dns::NXDOMAIN)?;
         Some(Reaction::Answer { client: flow.local, server: flow.peer, message })
+    }
+
+    /// A lookup over TCP that the agent's own resolver answered; `client` is the target's end of its connection.
+    pub(crate) fn looked_up(&mut self, at: Instants, client: SocketAddr, query: &[u8], answer: Option<&[u8]>) {
+        let local = |o: &&Open| o.flow.protocol == Protocol::Tcp && o.flow.local == client;
+        let Some((flow, process)) = self.flows.values().find(local).map(|o| (o.flow, o.process.clone())) else {
+            let detail = || format!("a lookup over TCP from {client}, whose connection is not known");
+            return self.ledger.gap("unattributed", 1, detail);
+        };
+        let tgid = process.map_or(0, |p| p.pid);
+        let who = ProcessId { tgid, tid: tgid, uid: 0 };
+        // The answer that the client gets is the resolver's business, so nothing is left to be done here.
+        let _ = self.query(at, who, &flow, None, true, query);
+        if let Some(answer) = answer {
+            self.answer(at, &flow, true, answer);
+        }
     }
 
     fn lookup_action(&self, name: &str) -> (Action, Rc<str>) {

@@ -17,6 +17,8 @@ mod report;
 mod runner;
 mod suggest;
 pub mod summary;
+#[cfg(feature = "ebpf")]
+mod tcp_resolver;
 
 pub use engine::{Engine, Judge, Reaction};
 pub use host::{Resolvers, about_host, operator};

@@ -1,9 +1,11 @@
 //! The loop of the engine process: ring buffer in; store, event lines and orders to the guard out.
 
 use std::{
+    collections::VecDeque,
     fs::File,
     io::{BufWriter, Seek as _, Write as _},
     os::fd::{AsFd as _, AsRawFd as _},
+    sync::{Arc, mpsc::Receiver},
     time::{Duration, Instant},
 };
 
@@ -17,7 +19,10 @@ use trustrun_model::Observation;
 use trustrun_observe::{Clock, decode};
 use trustrun_store::{EventRow, StoreHandle};
 
-use crate::{Engine, Facts, Final, Judge, Reaction, events, negative};
+use crate::{
+    Engine, Facts, Final, Judge, Reaction, events, negative,
+    tcp_resolver::{self, Lookup},
+};
 
 /// Most records that are taken before the guard is listened to again.
 const BATCH: usize = 4096;
@@ -54,6 +59,10 @@ pub enum RunError {
 
 struct Runner<'a> {
     engine: Engine,
+    /// From the resolver for DNS over TCP.
+    lookups: Option<Receiver<Lookup>>,
+    /// Those that wait for their place between the ring's events.
+    waiting: VecDeque<Lookup>,
     link: EngineLink,
     outputs: Outputs,
     events: Option<BufWriter<File>>,
@@ -69,16 +78,20 @@ struct Runner<'a> {
 ///
 /// # Errors
 /// If the guard is lost or the report cannot be written.
-pub fn run(link: EngineLink, judge: Judge, facts: &Facts, mut outputs: Outputs) -> Result<(), RunError> {
+pub fn run(mut link: EngineLink, judge: Judge, facts: &Facts, mut outputs: Outputs) -> Result<(), RunError> {
     let events = outputs.events.take().map(BufWriter::new);
     link.guard.order(Order::Ready).map_err(RunError::Tell)?;
+    let clock = Clock::new();
+    let lookups = resolver(&mut link, &judge, clock)?;
     let mut runner = Runner {
         engine: Engine::new(judge),
+        lookups,
+        waiting: VecDeque::new(),
         link,
         outputs,
         events,
         facts,
-        clock: Clock::new(),
+        clock,
         rows: Vec::with_capacity(trustrun_store::MAX_BATCH),
         received: 0,
         undecoded: 0,
@@ -86,6 +99,15 @@ pub fn run(link: EngineLink, judge: Judge, facts: &Facts, mut outputs: Outputs) 
     };
     let (counters, status, leftovers) = runner.until_finished()?;
     runner.finish(counters, status, leftovers)
+}
+
+/// Starts the resolver for DNS over TCP, where there is a policy to judge by.
+fn resolver(link: &mut EngineLink, judge: &Judge, clock: Clock) -> Result<Option<Receiver<Lookup>>, RunError> {
+    let Some(policy) = &judge.policy else { return Ok(None) };
+    let binder = link.binder.take().ok_or(RunError::GuardLost)?;
+    let listeners = std::mem::take(&mut link.dns);
+    let (search, upstream) = (judge.search.clone(), judge.resolvers.clone());
+    Ok(Some(tcp_resolver::serve(listeners, Arc::clone(policy), search, upstream, binder, clock)))
 }
 
 type Last = ([u64; counter::COUNT as usize], Option<i32>, Vec<u32>);
@@ -141,15 +163,42 @@ impl Runner<'_> {
     fn drain(&mut self) -> usize {
         let mut records: Vec<Result<Observation, _>> = Vec::new();
         let clock = self.clock;
+        // What the resolver told before the ring is read here, the ring's events before it are read with it; what it
+        // told since may still wait for its connection's event.
+        self.hear();
+        let before = self.waiting.len();
         let n = self.link.ring.drain(BATCH, |bytes| records.push(decode(bytes, &clock)));
+        self.hear();
+        let mut told = 0;
         for record in records {
             self.received += 1;
             match record {
-                Ok(o) => self.take(&o),
+                Ok(o) => {
+                    while let Some(l) = self.waiting.pop_front_if(|l| l.at < o.at) {
+                        self.look_up(&l);
+                        told += 1;
+                    }
+                    self.take(&o);
+                }
                 Err(_) => self.undecoded += 1,
             }
         }
+        if n < BATCH {
+            for l in self.waiting.drain(..before.saturating_sub(told)).collect::<Vec<_>>() {
+                self.look_up(&l);
+            }
+        }
         n
+    }
+
+    fn hear(&mut self) {
+        if let Some(lookups) = &self.lookups {
+            self.waiting.extend(lookups.try_iter());
+        }
+    }
+
+    fn look_up(&mut self, l: &Lookup) {
+        self.engine.looked_up(l.at, l.client, &l.query, l.answer.as_deref());
     }
 
     fn take(&mut self, o: &Observation) {

@@ -13,35 +13,36 @@ use tally::{Group, Tally};
 
 /// Lines of the short form, about.
 const LINES: usize = 60;
-/// Of the short form: groups of destinations, violations, gaps and limits.
+/// Of the short form: groups of destinations, violations and gaps. Limits are only counted there.
 const GROUPS: usize = 12;
 const VIOLATIONS: usize = 20;
 const VIOLATIONS_ALWAYS: usize = 5;
 const GAPS: usize = 5;
-const LIMITS: usize = 3;
 /// Characters of one detail or command line in the short form.
 const DETAIL: usize = 160;
 
 /// How to show a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Style {
+pub struct Style<'a> {
     /// Whether the terminal shows colours.
     pub color: bool,
     /// Columns; 0 for no bound.
     pub width: usize,
     /// Everything, rather than what fits a screen.
     pub full: bool,
+    /// The database that a person has to name to see this session again; `None` where it is found by itself.
+    pub db: Option<&'a str>,
 }
 
 /// The report as text that ends with a newline.
 #[must_use]
-pub fn render(report: &Report, style: Style) -> String {
+pub fn render(report: &Report, style: Style<'_>) -> String {
     let tally = Tally::of(report);
     let mut page = vec![verdict(report, &tally), about(report)];
     destinations(&mut page, &tally, style);
     let mut after = Vec::new();
     remarks(&mut after, report, style);
-    next(&mut after, report, style);
+    next(&mut after, report, &tally, style);
     let room = LINES.saturating_sub(page.len() + after.len());
     violations(&mut page, report, style, room);
     page.extend(after);
@@ -149,7 +150,7 @@ fn action_paint(action: Action) -> Paint {
     }
 }
 
-fn destinations(page: &mut Vec<Line>, tally: &Tally<'_>, style: Style) {
+fn destinations(page: &mut Vec<Line>, tally: &Tally<'_>, style: Style<'_>) {
     if tally.groups.is_empty() && tally.housekeeping.is_empty() {
         return;
     }
@@ -184,7 +185,7 @@ fn destination(group: &Group<'_>, host_width: usize) -> Line {
         .indented(2)
 }
 
-fn violations(page: &mut Vec<Line>, report: &Report, style: Style, lines: usize) {
+fn violations(page: &mut Vec<Line>, report: &Report, style: Style<'_>, lines: usize) {
     if report.violations.is_empty() {
         return;
     }
@@ -202,11 +203,7 @@ fn violations(page: &mut Vec<Line>, report: &Report, style: Style, lines: usize)
         }
     }
     if report.violations.len() > shown {
-        let more = format!(
-            "and {} more: trustrun session show {}",
-            report.violations.len() - shown,
-            clean(&report.session.id)
-        );
+        let more = format!("and {} more: {}", report.violations.len() - shown, show(report, style));
         page.push(Line::new().text(&more).indented(2).wrapped(4));
     }
 }
@@ -229,7 +226,7 @@ fn violated(violation: &Violation) -> Line {
 }
 
 /// The program, its number and its arguments.
-fn process(process: &Process, style: Style) -> String {
+fn process(process: &Process, style: Style<'_>) -> String {
     if process.pid == 0 && process.exe.is_empty() {
         return "by a process that is not known".into();
     }
@@ -238,15 +235,14 @@ fn process(process: &Process, style: Style) -> String {
     detail(&format!("by {exe} (pid {}): {argv}", process.pid), style)
 }
 
-fn detail(text: &str, style: Style) -> String {
+fn detail(text: &str, style: Style<'_>) -> String {
     let text = clean(text);
     if style.full { text } else { shortened(&text, DETAIL) }
 }
 
 /// Gaps and limits.
-fn remarks(page: &mut Vec<Line>, report: &Report, style: Style) {
-    let limit = |max: usize, len: usize| if style.full { len } else { len.min(max) };
-    let gaps = limit(GAPS, report.gaps.len());
+fn remarks(page: &mut Vec<Line>, report: &Report, style: Style<'_>) {
+    let gaps = if style.full { report.gaps.len() } else { report.gaps.len().min(GAPS) };
     if gaps > 0 {
         heading(page, "Gaps: what may have been missed");
         for gap in &report.gaps[..gaps] {
@@ -256,14 +252,13 @@ fn remarks(page: &mut Vec<Line>, report: &Report, style: Style) {
         }
         more(page, report.gaps.len() - gaps);
     }
-    let limits = limit(LIMITS, report.limits.len());
-    if limits > 0 {
+    // Much the same after every session: the short form counts them in its last line.
+    if style.full && !report.limits.is_empty() {
         heading(page, "Limits: ways out that this host leaves open, not used here");
-        for limit in &report.limits[..limits] {
+        for limit in &report.limits {
             let text = format!("{}: {}", clean(&limit.kind), detail(&limit.detail, style));
             page.push(Line::new().faint(&text).indented(2).wrapped(4));
         }
-        more(page, report.limits.len() - limits);
     }
 }
 
@@ -274,18 +269,28 @@ fn more(page: &mut Vec<Line>, left: usize) {
 }
 
 /// What to do now.
-fn next(page: &mut Vec<Line>, report: &Report, style: Style) {
+fn next(page: &mut Vec<Line>, report: &Report, tally: &Tally<'_>, style: Style<'_>) {
     if style.full {
         return;
     }
     page.push(Line::new());
-    if report.verdict == Verdict::Observed {
+    if report.verdict == Verdict::Observed && tally.destinations > 0 {
         let command = report.session.command.iter().map(|w| clean(w)).collect::<Vec<_>>().join(" ");
         let learn =
             format!("To learn a policy from this: trustrun run --learn policy.yaml -- {}", shortened(&command, 120));
         page.push(Line::new().text(&learn));
     }
-    page.push(Line::new().faint(&format!("All of it: trustrun session show {}", clean(&report.session.id))));
+    let limits = match report.limits.len() as u64 {
+        0 => String::new(),
+        n => format!(", with {} of this kind of watching", count(n, "limit")),
+    };
+    page.push(Line::new().faint(&format!("All of it{limits}: {}", show(report, style))));
+}
+
+/// The command that shows everything about this session.
+fn show(report: &Report, style: Style<'_>) -> String {
+    let db = style.db.map_or_else(String::new, |db| format!(" --db {}", clean(db)));
+    format!("trustrun session show {}{db}", clean(&report.session.id))
 }
 
 #[cfg(test)]

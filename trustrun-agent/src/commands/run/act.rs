@@ -7,6 +7,7 @@ use std::{
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
     process::ExitCode,
+    sync::Arc,
 };
 
 use nix::sys::{
@@ -80,7 +81,8 @@ fn start(
     report: &File,
 ) -> Result<trustrun_guard::Guard, RunError> {
     let judge = trustrun_session::Judge {
-        policy: plan.policy.as_ref().map(Policy::compile),
+        policy: plan.policy.as_ref().map(|p| Arc::new(p.compile())),
+        resolvers: plan.resolvers.addresses.clone(),
         enforce: plan.enforce,
         search: plan.resolvers.search.clone(),
         dns_grace: super::plan::DNS_GRACE,
@@ -215,7 +217,9 @@ fn conclude(plan: &Plan, report: &File, outcome: Outcome) -> Verdict {
     };
     let width = 100;
     let color = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let shown = render(&report, Style { color, width, full: false });
+    // A database that was named here must be named again to see the session.
+    let db = plan.args.db.as_deref().map(Path::to_string_lossy);
+    let shown = render(&report, Style { color, width, full: false, db: db.as_deref() });
     // A terminal that is gone takes nothing from the verdict.
     let _ = io::stderr().write_all(shown.as_bytes());
     if let Some(path) = &plan.args.report

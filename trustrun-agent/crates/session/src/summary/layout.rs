@@ -64,7 +64,7 @@ impl Line {
     }
 
     /// Appends the line and its newline.
-    pub(super) fn write(self, page: &mut String, style: Style) {
+    pub(super) fn write(self, page: &mut String, style: Style<'_>) {
         // Narrower than this nothing can be read anyway.
         let width = if style.width == 0 { usize::MAX } else { style.width.max(40) };
         page.extend(std::iter::repeat_n(' ', self.indent));
@@ -115,7 +115,7 @@ fn wrapped(text: &str, column: &mut usize, width: usize, indent: usize) -> Strin
 }
 
 /// SGR codes of ECMA-48; only the eight colours that every terminal has.
-fn painted(text: &str, paint: Paint, strong: bool, style: Style) -> String {
+fn painted(text: &str, paint: Paint, strong: bool, style: Style<'_>) -> String {
     let code = match (paint, strong) {
         (Paint::Plain, false) => "",
         (Paint::Plain, true) => "1",

@@ -5,7 +5,7 @@ use trustrun_model::{
 
 use super::*;
 
-const NARROW: Style = Style { color: false, width: 100, full: false };
+const NARROW: Style<'_> = Style { color: false, width: 100, full: false, db: None };
 
 fn report(verdict: Verdict) -> Report {
     Report {
@@ -179,12 +179,35 @@ Gaps: what may have been missed
   proxy-hides-destination: what 10.0.0.8:3128 was asked for could not be read
   leftovers (2 times): 2 processes went on after the command ended
 
-Limits: ways out that this host leaves open, not used here
-  unix-sockets: the target may ask a daemon to connect for it
-
-All of it: trustrun session show 20261120T215534Z-7f3a9c
+All of it, with 1 limit of this kind of watching: trustrun session show 20261120T215534Z-7f3a9c
 ";
     assert_eq!(render(&report, NARROW), expected);
+}
+
+#[test]
+fn limits_are_counted_in_the_short_form_and_told_in_the_full_one() {
+    let mut report = report(Verdict::Pass);
+    for n in 0..2 {
+        report.limits.push(Limit { kind: format!("way-{n}"), detail: format!("the target may take way {n}") });
+    }
+    let short = render(&report, NARROW);
+    assert!(short.contains("\nAll of it, with 2 limits of this kind of watching: trustrun session show 2026"), "{short}");
+    assert!(!short.contains("way-0"), "{short}");
+    let full = render(&report, Style { full: true, ..NARROW });
+    assert!(full.contains("\nLimits: ") && full.contains("  way-1: the target may take way 1\n"), "{full}");
+}
+
+#[test]
+fn a_database_of_ones_own_is_named_in_what_to_type() {
+    let text = render(&report(Verdict::Pass), Style { db: Some("/tmp/my.db"), ..NARROW });
+    assert!(text.ends_with("All of it: trustrun session show 20261120T215534Z-7f3a9c --db /tmp/my.db\n"), "{text}");
+}
+
+#[test]
+fn there_is_no_policy_to_learn_from_nothing() {
+    let lookups = vec![destination(None, "10.20.0.53:53", Action::Allow, 2, "resolver")];
+    let text = render(&Report { destinations: lookups, ..report(Verdict::Observed) }, NARROW);
+    assert!(!text.contains("To learn a policy"), "{text}");
 }
 
 #[test]
