@@ -144,6 +144,10 @@ pub struct SocketState {
     pub next: u32,
     /// TCP payload bytes looked at so far.
     pub looked: u32,
+    /// Where in the stream the message begins that is being gathered.
+    pub base: u32,
+    /// Zero.
+    pub pad2: u32,
     /// Peer port.
     pub port: u16,
     /// IPPROTO; 1 for ICMP and so on.
@@ -183,6 +187,8 @@ pub const SOCKET_CONNECTED: u8 = 4;
 pub const SOCKET_SENDS: u8 = 8;
 /// It sent to a resolver of the target: what it sends elsewhere without a decision must be a DNS query.
 pub const SOCKET_RESOLVER: u8 = 16;
+/// Loopback to a port where nobody listened: if somebody answers after all, it must be the session itself.
+pub const SOCKET_NOBODY: u8 = 64;
 /// A raw, ping or other unusual socket: each packet is judged by its address.
 pub const SOCKET_UNUSUAL: u8 = 32;
 
@@ -194,6 +200,8 @@ pub const STAGE_HELLO: u8 = 1;
 pub const STAGE_SOCKS: u8 = 2;
 /// Nothing more is read: the name was judged, or there is none to read.
 pub const STAGE_DONE: u8 = 3;
+/// A ClientHello was judged; a second one may follow (HelloRetryRequest) and may name somebody else.
+pub const STAGE_SECOND: u8 = 4;
 
 /// Key of `DATAGRAMS` (hash): one peer of a UDP socket.
 #[repr(C)]
@@ -389,8 +397,8 @@ const _: () = {
     assert!(size_of::<ListenKey>() == 24 && offset_of!(ListenKey, pad) == 20);
     assert!(size_of::<PendingKey>() == 32 && offset_of!(PendingKey, id) == 26);
     assert!(size_of::<PendingValue>() == 16 && offset_of!(PendingValue, bind) == 12);
-    assert!(size_of::<SocketState>() == 88 && offset_of!(SocketState, port) == 60);
-    assert!(offset_of!(SocketState, local_port) == 68 && offset_of!(SocketState, sent) == 72);
+    assert!(size_of::<SocketState>() == 96 && offset_of!(SocketState, port) == 68);
+    assert!(offset_of!(SocketState, local_port) == 76 && offset_of!(SocketState, sent) == 80);
     assert!(size_of::<DatagramKey>() == 32 && offset_of!(DatagramKey, port) == 24);
     assert!(size_of::<DatagramState>() == 48 && offset_of!(DatagramState, tgid) == 36);
     assert!(size_of::<Config>() == 80 && offset_of!(Config, offsets) == 48);

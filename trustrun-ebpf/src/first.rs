@@ -9,7 +9,7 @@
 use aya_ebpf::{helpers::bpf_probe_read_kernel_buf, programs::SkBuffContext};
 use trustrun_common::{
     ACTION_ALLOW, ACTION_BLOCK, ACTION_NONE, Address, BoundName, Config, FLAG_ENFORCED, FLAG_OUTGOING, SOCKET_BY_NAME,
-    SOCKET_NEEDS_NAME, STAGE_DONE, STAGE_FIRST, STAGE_HELLO, STAGE_SOCKS, SocketState, counter, kind, reason,
+    SOCKET_NEEDS_NAME, STAGE_DONE, STAGE_FIRST, STAGE_HELLO, STAGE_SECOND, STAGE_SOCKS, SocketState, counter, kind, reason,
 };
 
 use crate::{
@@ -55,46 +55,84 @@ pub fn outgoing(
 ) -> bool {
     // SAFETY: `st` is a live map value and `s` this run's slot, in all blocks of this function.
     unsafe {
-        if (*st).looked != 0 && p.sequence != (*st).next {
+        let stage = (*st).stage;
+        if stage != STAGE_FIRST && p.sequence != (*st).next {
             // Sent before and judged then, or a hole, which a local stream does not have.
             return true;
         }
-        let before = (*st).looked as u64;
+        if stage == STAGE_SECOND && !second(ctx, s, p, st) {
+            return true;
+        }
+        let gathered = ((*st).looked - (*st).base) as u64;
         let mut at = 0;
-        if (*st).stage != STAGE_FIRST {
-            at = restore(s, cookie, before);
+        if stage == STAGE_HELLO {
+            at = restore(s, cookie, gathered);
         }
         let n = packet::payload(ctx, s, p, at);
         if n == 0 {
             return !enforcing(config);
         }
-        // The record holds all that was gathered so far, from the stream's beginning.
+        // The record holds all that was gathered of this message so far.
+        let offset = if at == gathered { (*st).base } else { (*st).looked };
+        store(&raw mut (*s).whole, (at == gathered) as u64);
+        store(&raw mut (*s).stage, stage as u64);
         let header = emit::header(kind::PAYLOAD, FLAG_OUTGOING, emit::owner_of(&*st), cookie);
-        emit::payload(s, header, emit::tuple(&*st), (before - at) as u32, at + n, 0);
+        emit::payload(s, header, emit::tuple(&*st), offset, at + n, 0);
         (*st).next = p.sequence.wrapping_add(p.length);
-        (*st).looked = (before + p.length as u64) as u32;
-        let gathered = at == before;
-        classify(s, (*st).stage);
+        (*st).looked += p.length;
+        classify(s);
         finish_name(s);
+        let stage = load(&raw const (*s).stage) as u8;
+        let whole = load(&raw const (*s).whole) != 0;
         let what = load(&raw const (*s).what);
-        if what == PART {
-            if length(s) < GATHER_MAX as u64 && gathered && keep(s, cookie) {
-                (*st).stage = STAGE_HELLO;
-                return true;
-            }
-        }
-        if what == GREETING {
-            (*st).stage = STAGE_SOCKS;
-            (*st).looked = 0;
+        if what == PART && length(s) < GATHER_MAX as u64 && whole && keep(s, cookie) {
+            (*st).stage = STAGE_HELLO;
             return true;
         }
         let _ = GATHER.remove(&cookie);
-        (*st).stage = STAGE_DONE;
+        (*st).base = (*st).looked;
+        if what == GREETING {
+            (*st).stage = STAGE_SOCKS;
+            return true;
+        }
+        (*st).stage = if what == SNI { STAGE_SECOND } else { STAGE_DONE };
+        if stage == STAGE_SECOND && what != SNI {
+            return true; // no second ClientHello after all
+        }
         let d = judge(s, st, config);
         if d.action == ACTION_NONE {
             return true;
         }
         apply(st, cookie, &d, config)
+    }
+}
+
+/// After a ClientHello: whether this payload is another one (RFC 8446 4.1.4), in one record, maybe behind the
+/// compatibility ChangeCipherSpec. Anything else ends the reading: it is the handshake's end, or encrypted.
+#[inline(always)]
+fn second(ctx: &SkBuffContext, s: *mut Scratch, p: &Packet, st: *mut SocketState) -> bool {
+    // SAFETY: a live map value and this run's slot.
+    unsafe {
+        let change = packet::starts_with_change_cipher_spec(ctx, s, p);
+        if change && p.length == 6 {
+            (*st).next = p.sequence.wrapping_add(6);
+            (*st).looked += 6;
+            (*st).base = (*st).looked;
+            return false;
+        }
+        if change {
+            // Read from behind it: the packet's description lies in this run's slot.
+            (*s).packet.offset += 6;
+            (*s).packet.length -= 6;
+            (*s).packet.sequence = p.sequence.wrapping_add(6);
+            (*st).looked += 6;
+            (*st).base = (*st).looked;
+        }
+        if packet::starts_with_whole_hello(ctx, s, p) {
+            return true;
+        }
+        (*st).stage = STAGE_DONE;
+        false
     }
 }
 
@@ -179,10 +217,11 @@ fn set_port(s: *mut Scratch, port: u64) {
 
 /// What the payload is, and where its name would be.
 #[inline(always)]
-fn classify(s: *mut Scratch, stage: u8) {
+fn classify(s: *mut Scratch) {
     found(s, NOTHING);
     let b = byte(s, 0);
-    if stage == STAGE_SOCKS {
+    // SAFETY: a field of this run's slot.
+    if unsafe { load(&raw const (*s).stage) } == STAGE_SOCKS as u64 {
         return socks5(s);
     }
     if b == 0x16 {

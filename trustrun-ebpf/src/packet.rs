@@ -98,6 +98,33 @@ fn load_header(ctx: &SkBuffContext, s: *mut Scratch, offset: u32, length: u32) -
     }
 }
 
+/// Whether the payload begins with a TLS ChangeCipherSpec record.
+#[inline(always)]
+pub fn starts_with_change_cipher_spec(ctx: &SkBuffContext, s: *mut Scratch, p: &Packet) -> bool {
+    if p.length < 6 {
+        return false;
+    }
+    let Some(h) = load_header(ctx, s, p.offset, 6) else { return false };
+    // SAFETY: six bytes were loaded.
+    unsafe { *h == 0x14 && *h.add(1) == 3 && *h.add(4) == 1 && *h.add(5) == 1 }
+}
+
+/// Whether the payload begins with a TLS record that holds exactly one ClientHello: what an encrypted handshake record
+/// does by chance once in 2^32.
+#[inline(always)]
+pub fn starts_with_whole_hello(ctx: &SkBuffContext, s: *mut Scratch, p: &Packet) -> bool {
+    if p.length < 9 {
+        return false;
+    }
+    let Some(h) = load_header(ctx, s, p.offset, 9) else { return false };
+    // SAFETY: nine bytes were loaded.
+    unsafe {
+        let record = u16::from_be_bytes([*h.add(3), *h.add(4)]) as u32;
+        let message = u32::from_be_bytes([0, *h.add(6), *h.add(7), *h.add(8)]);
+        *h == 0x16 && *h.add(5) == 1 && message + 4 == record
+    }
+}
+
 /// Loads the payload to `payload[at..]`, `at` at most `MASK`; its length there, at most `MASK`.
 #[inline(always)]
 pub fn payload(ctx: &SkBuffContext, s: *mut Scratch, p: &Packet, at: u64) -> u64 {

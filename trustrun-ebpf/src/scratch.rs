@@ -41,6 +41,10 @@ pub struct Scratch {
     pub stops: u64,
     /// The port that it names.
     pub port: u64,
+    /// How far the reading was before this payload (`STAGE_*`).
+    pub stage: u64,
+    /// 1 if the payload begins where its message begins.
+    pub whole: u64,
     /// For lookups.
     pub pending: PendingKey,
     /// For lookups.

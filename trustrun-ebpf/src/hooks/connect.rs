@@ -8,12 +8,13 @@
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::generated::bpf_get_socket_cookie,
+    bindings::bpf_sock_tuple,
+    helpers::generated::{bpf_get_socket_cookie, bpf_sk_lookup_tcp, bpf_sk_release},
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
 use trustrun_common::{
-    ACTION_ALLOW, ACTION_BLOCK, Address, Config, FLAG_ENFORCED, MODE_OFF, SOCKET_CONNECTED, SOCKET_RESOLVER, SOCKET_SENDS,
+    ACTION_ALLOW, ACTION_BLOCK, Address, Config, FLAG_ENFORCED, MODE_OFF, SOCKET_CONNECTED, SOCKET_NOBODY, SOCKET_RESOLVER, SOCKET_SENDS,
     STAGE_DONE, STAGE_FIRST, SocketState, counter, hook, kind, reason,
 };
 
@@ -85,6 +86,36 @@ pub fn protocol(ctx: &SockAddrContext) -> u8 {
     }
 }
 
+/// Whether no TCP socket of this network namespace listens there.
+#[inline(always)]
+fn nobody(ctx: &SockAddrContext, to: &Address, port: u16) -> bool {
+    let w = decide::words(to);
+    // SAFETY: the tuple is plain data of the size given, and a socket that was found is released.
+    unsafe {
+        let mut t: bpf_sock_tuple = core::mem::zeroed();
+        let size = if w[2] == 0xffffu32.to_be() {
+            let v4 = &mut t.__bindgen_anon_1.ipv4;
+            v4.saddr = w[3];
+            v4.daddr = w[3];
+            v4.dport = port.to_be();
+            size_of_val(v4)
+        } else {
+            let v6 = &mut t.__bindgen_anon_1.ipv6;
+            v6.saddr = w;
+            v6.daddr = w;
+            v6.dport = port.to_be();
+            size_of_val(v6)
+        };
+        // BPF_F_CURRENT_NETNS
+        let found = bpf_sk_lookup_tcp(ctx.as_ptr(), &raw mut t, size as u32, u64::MAX, 0);
+        if found.is_null() {
+            return true;
+        }
+        bpf_sk_release(found.cast());
+        false
+    }
+}
+
 /// Decides, remembers and tells; whether it may go on, and whether it is DNS over TCP that the agent answers. Its
 /// messages are not read here, so without the agent's resolver (`answered`) an enforcing session refuses it.
 #[inline(always)]
@@ -102,6 +133,10 @@ fn connect(ctx: &SockAddrContext, to: Address, config: &Config, answered: bool) 
         Decision::new(if unread { ACTION_BLOCK } else { ACTION_ALLOW }, reason::RESOLVER)
     } else if decide::internal(&to, protocol, port) {
         Decision::new(ACTION_ALLOW, reason::INTERNAL)
+    } else if protocol == 6 && decide::loopback(&to) && nobody(ctx, &to, port) {
+        // Waiting for a server of one's own to come up: it gets its ECONNREFUSED. `sock_ops` watches that nobody else
+        // answers meanwhile.
+        Decision { flags: SOCKET_NOBODY, ..Decision::new(ACTION_ALLOW, reason::INTERNAL) }
     } else {
         decide::destination(&to, protocol, port, config)
     };
@@ -124,6 +159,8 @@ fn connect(ctx: &SockAddrContext, to: Address, config: &Config, answered: bool) 
         rule: d.rule,
         next: 0,
         looked: 0,
+        base: 0,
+        pad2: 0,
         port,
         protocol,
         direction: 0,

@@ -60,6 +60,8 @@ fn bound(ctx: &SockContext, local: &Address) {
         rule: NO_RULE,
         next: 0,
         looked: 0,
+        base: 0,
+        pad2: 0,
         port: 0,
         protocol: protocol as u8,
         direction: 0,

@@ -96,6 +96,8 @@ fn remember(cookie: u64, to: &Address, port: u16, protocol: u8, owner: Owner, re
         rule: decide::NO_RULE,
         next: 0,
         looked: 0,
+        base: 0,
+        pad2: 0,
         port,
         protocol,
         direction: 0,

@@ -47,6 +47,8 @@ pub fn sock_create(ctx: SockContext) -> i32 {
         rule: NO_RULE,
         next: 0,
         looked: 0,
+        base: 0,
+        pad2: 0,
         port: 0,
         protocol: protocol as u8,
         direction: 0,

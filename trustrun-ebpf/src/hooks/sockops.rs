@@ -10,11 +10,11 @@ use aya_ebpf::{
     programs::SockOpsContext,
 };
 use trustrun_common::{
-    ACTION_ALLOW, Address, DIRECTION_IN, MODE_OFF, STAGE_DONE, SocketState, Tuple, counter, hook, kind, reason,
+    ACTION_ALLOW, Address, Config, DIRECTION_IN, FLAG_ENFORCED, MODE_OFF, SOCKET_NOBODY, STAGE_DONE, SocketState, Tuple, counter, hook, kind, reason,
 };
 
 use crate::{
-    decide::{NO_RULE, address, mapped},
+    decide::{self, NO_RULE, address, mapped},
     emit::{self, Owner},
     hooks::post_bind::{listens, unlistens},
     maps::{GATHER, SOCKETS, config, count, hit},
@@ -45,7 +45,7 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
         TCP_CONNECT => {
             let _ = ctx.set_cb_flags(WANT_STATE);
         }
-        ACTIVE_ESTABLISHED => established(&ctx),
+        ACTIVE_ESTABLISHED => established(&ctx, config),
         PASSIVE_ESTABLISHED => {
             let _ = ctx.set_cb_flags(WANT_STATE);
             accepted(&ctx);
@@ -104,14 +104,26 @@ fn peer(ctx: &SockOpsContext) -> Address {
 }
 
 #[inline(always)]
-fn established(ctx: &SockOpsContext) {
+fn established(ctx: &SockOpsContext, config: &Config) {
     let cookie = cookie(ctx);
     let Some(st) = SOCKETS.get_ptr_mut(&cookie) else { return };
     // SAFETY: a live map value.
     unsafe {
         (*st).local_port = ctx.local_port() as u16;
-        let t = Tuple { local: local(ctx), ..emit::tuple(&*st) };
+        let mut t = Tuple { local: local(ctx), ..emit::tuple(&*st) };
         emit::flow(emit::header(kind::ESTABLISHED, 0, emit::owner_of(&*st), cookie), t, 0, 0);
+        if (*st).flags & SOCKET_NOBODY != 0 && !decide::internal(&(*st).peer, 6, (*st).port) {
+            // Somebody outside began to listen between the connect and its arrival: judged as any destination.
+            let d = decide::destination(&(*st).peer, 6, (*st).port, config);
+            (*st).action = d.action;
+            (*st).reason = d.reason;
+            (*st).rule = d.rule;
+            t.action = d.action;
+            t.reason = d.reason;
+            t.rule = d.rule;
+            let flags = if d.refused(config) { FLAG_ENFORCED } else { 0 };
+            emit::flow(emit::header(kind::JUDGED, flags, emit::owner_of(&*st), cookie), t, 0, 0);
+        }
     }
 }
 
@@ -128,6 +140,8 @@ fn accepted(ctx: &SockOpsContext) {
         rule: NO_RULE,
         next: 0,
         looked: 0,
+        base: 0,
+        pad2: 0,
         port: u32::from_be(ctx.remote_port()) as u16,
         protocol: 6,
         direction: DIRECTION_IN,
