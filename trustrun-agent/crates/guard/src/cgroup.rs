@@ -76,14 +76,24 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes it.
+    /// Makes it and holds it: while the file is open, in any process that inherited it, no other session reaps it.
     ///
     /// # Errors
     /// If the folder cannot be made.
-    pub fn create(hierarchy: &Hierarchy, session: &str) -> Result<Self, GuardError> {
+    pub fn create(hierarchy: &Hierarchy, session: &str) -> Result<(Self, File), GuardError> {
         let path = hierarchy.mount.join("trustrun").join(session);
-        fs::create_dir_all(&path).map_err(GuardError::file("making the cgroup", &path))?;
-        Self::open(&path, 2)
+        // A session that starts or ends beside this one may remove either folder until it is held.
+        let mut tries = 1000;
+        let held = loop {
+            tries -= 1;
+            match hold(&path) {
+                Err(e) if tries > 0 && matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::WouldBlock) => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                result => break result.map_err(GuardError::file("making the cgroup", &path))?,
+            }
+        };
+        Ok((Self::open(&path, 2)?, held))
     }
 
     fn open(path: &Path, level: u32) -> Result<Self, GuardError> {
@@ -168,6 +178,21 @@ impl Cgroup {
         }
         gone
     }
+}
+
+/// Makes a folder and locks it, if it still is the same one then.
+fn hold(path: &Path) -> io::Result<File> {
+    fs::create_dir_all(path)?;
+    let folder = File::open(path)?;
+    folder.try_lock().map_err(io::Error::from)?;
+    if fs::metadata(path)?.ino() == folder.metadata()?.ino() { Ok(folder) } else { Err(io::ErrorKind::NotFound.into()) }
+}
+
+/// The lock on a session's cgroup whose guard and processes are gone; none while any is there.
+pub(crate) fn abandoned(path: &Path) -> Option<File> {
+    let folder = File::open(path).ok()?;
+    let populated = fs::read_to_string(path.join("cgroup.events")).is_ok_and(|t| t.contains("populated 1"));
+    (!populated && folder.try_lock().is_ok()).then_some(folder)
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use nix::{
 };
 use seccompiler::BpfProgram;
 
-use crate::{Cgroup, GuardError, guard::Channel, locks, sys};
+use crate::{Cgroup, Channel, GuardError, locks, sys};
 
 /// Who the child runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,9 +5,15 @@
 //! both. The caller stays the *foreground process*: it starts the child in the cgroup and waits for it as a shell
 //! would. What the engine does is handed in as a function; nothing here judges.
 
+// Without the kernel programs nothing is guarded, so part of what is here has no use.
+#![cfg_attr(not(feature = "ebpf"), allow(dead_code))]
+
+#[cfg(feature = "ebpf")]
 mod btf;
 mod cgroup;
+mod channel;
 mod child;
+#[cfg(feature = "ebpf")]
 mod destroy;
 mod error;
 mod guard;
@@ -17,12 +23,18 @@ mod locks;
 mod message;
 #[cfg(feature = "ebpf")]
 mod selftest;
+#[cfg(feature = "ebpf")]
+mod session;
+#[cfg(not(feature = "ebpf"))]
+#[path = "session_none.rs"]
+mod session;
 mod sys;
 
 pub use cgroup::{Cgroup, Hierarchy};
+pub use channel::Channel;
 pub use child::{Child, Ended, Identity, Launch};
 pub use error::GuardError;
-pub use guard::{Channel, Engine, EngineLink, Guard, Outcome, Plan, start};
+pub use guard::{Engine, EngineLink, Guard, Outcome, Plan, start};
 #[cfg(feature = "ebpf")]
 pub use load::{Loaded, verified_instructions};
 pub use message::{FinalFlow, Name, Note, Order};

@@ -102,7 +102,7 @@ fn sentence(report: &Report, tally: &Tally<'_>) -> String {
 
 /// The first gaps, or what else keeps the session from passing.
 fn doubts(report: &Report) -> String {
-    let mut doubts: Vec<String> = report.gaps.iter().take(2).map(|g| shortened(&clean(gap_text(g)), 80)).collect();
+    let mut doubts: Vec<String> = report.gaps.iter().take(2).map(|g| shortened(&clean(gap_text(g)), 120)).collect();
     if report.gaps.len() > 2 {
         doubts.push(format!("{} more", report.gaps.len() - 2));
     }
@@ -284,7 +284,14 @@ fn next(page: &mut Vec<Line>, report: &Report, tally: &Tally<'_>, style: Style<'
         0 => String::new(),
         n => format!(", with {} of this kind of watching", count(n, "limit")),
     };
-    page.push(Line::new().faint(&format!("All of it{limits}: {}", show(report, style))));
+    let all = format!("All of it{limits}:");
+    if style.db.is_some() {
+        // A path makes it long, and it is there to be copied.
+        page.push(Line::new().faint(&all));
+        page.push(Line::new().faint(&show(report, style)).indented(2).wrapped(4));
+    } else {
+        page.push(Line::new().faint(&format!("{all} {}", show(report, style))));
+    }
 }
 
 /// The command that shows everything about this session.

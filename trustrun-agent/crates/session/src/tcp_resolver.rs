@@ -64,8 +64,15 @@ pub(crate) fn serve(
     clock: Clock,
 ) -> Receiver<Lookup> {
     let (record, lookups) = mpsc::sync_channel(BACKLOG);
-    let resolver =
-        Arc::new(Resolver { policy, search, upstream, binder: Mutex::new(binder), record, busy: AtomicUsize::new(0), clock });
+    let resolver = Arc::new(Resolver {
+        policy,
+        search,
+        upstream,
+        binder: Mutex::new(binder),
+        record,
+        busy: AtomicUsize::new(0),
+        clock,
+    });
     for listener in listeners.into_iter().flatten() {
         let resolver = Arc::clone(&resolver);
         thread::spawn(move || resolver.accept(&listener));

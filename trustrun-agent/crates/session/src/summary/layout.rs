@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn lines_keep_to_the_width() {
-        let style = Style { color: false, width: 40, full: false };
+        let style = Style { color: false, width: 40, full: false, db: None };
         let mut page = String::new();
         Line::new().text(&"word ".repeat(20)).indented(2).wrapped(4).write(&mut page, style);
         Line::new().text(&"x".repeat(100)).indented(2).write(&mut page, style);

@@ -191,7 +191,10 @@ fn limits_are_counted_in_the_short_form_and_told_in_the_full_one() {
         report.limits.push(Limit { kind: format!("way-{n}"), detail: format!("the target may take way {n}") });
     }
     let short = render(&report, NARROW);
-    assert!(short.contains("\nAll of it, with 2 limits of this kind of watching: trustrun session show 2026"), "{short}");
+    assert!(
+        short.contains("\nAll of it, with 2 limits of this kind of watching: trustrun session show 2026"),
+        "{short}"
+    );
     assert!(!short.contains("way-0"), "{short}");
     let full = render(&report, Style { full: true, ..NARROW });
     assert!(full.contains("\nLimits: ") && full.contains("  way-1: the target may take way 1\n"), "{full}");
@@ -200,7 +203,10 @@ fn limits_are_counted_in_the_short_form_and_told_in_the_full_one() {
 #[test]
 fn a_database_of_ones_own_is_named_in_what_to_type() {
     let text = render(&report(Verdict::Pass), Style { db: Some("/tmp/my.db"), ..NARROW });
-    assert!(text.ends_with("All of it: trustrun session show 20261120T215534Z-7f3a9c --db /tmp/my.db\n"), "{text}");
+    assert!(
+        text.ends_with("\nAll of it:\n  trustrun session show 20261120T215534Z-7f3a9c --db /tmp/my.db\n"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -1,0 +1,328 @@
+//! The guard process: root, single-threaded, never stopped by the terminal.
+
+use std::{
+    fs::File,
+    net::TcpListener,
+    os::fd::AsFd as _,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::Signal,
+        socket::MsgFlags,
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::{Pid, setsid},
+};
+use trustrun_common::{Address, Config, counter};
+
+use crate::{Cgroup, Channel, Engine, EngineLink, FinalFlow, GuardError, Note, Order, Plan, load::Loaded, sys};
+
+/// How long the rest of the cgroup may live on after the first child.
+const GRACE: Duration = Duration::from_secs(10);
+/// How long the engine may take for its report.
+const REPORT: Duration = Duration::from_secs(60);
+/// How often old bindings are forgotten.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// The guard's own state.
+pub(crate) struct Session {
+    cgroup: Cgroup,
+    foreground: Channel,
+    engine: Channel,
+    binder: Channel,
+    engine_pid: Pid,
+    wait_all: bool,
+    loaded: Loaded,
+    dns_grace: Duration,
+    /// Inherited by nobody but the engine, which closes it: an explicit unlock would free it for all.
+    _held: File,
+}
+
+impl Session {
+    pub(crate) fn set_up(
+        plan: Plan,
+        (cgroup, held): (&Cgroup, File),
+        foreground: Channel,
+        engine: Engine<'_>,
+    ) -> Result<Self, GuardError> {
+        let _ = setsid();
+        for signal in
+            [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTSTP, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGPIPE]
+        {
+            sys::ignore(signal);
+        }
+        let mut loaded = Loaded::load(plan.tables.as_ref(), plan.ring_bytes)?;
+        if let Some(tables) = &plan.tables {
+            loaded.fill(tables, &plan.resolvers, &plan.search)?;
+        } else {
+            loaded.fill(&observe_all(), &plan.resolvers, &plan.search)?;
+        }
+        let mut ring = loaded.ring()?;
+        let mut config = Config {
+            cgroup: cgroup.id,
+            dns_grace: u64::try_from(plan.dns_grace.as_nanos()).unwrap_or(u64::MAX),
+            level: cgroup.level,
+            mode: trustrun_common::MODE_OBSERVE,
+            default_action: plan.tables.as_ref().map_or(trustrun_common::ACTION_ALLOW, |t| t.default).into(),
+            kinds: plan.kinds,
+            offsets: crate::btf::offsets()?,
+            ..Config::default()
+        };
+        loaded.configure(&config)?;
+        loaded.attach(cgroup)?;
+        loaded.pin(&plan.session)?;
+        let attached_ns = wall_ns();
+        crate::selftest::run(&mut loaded, &mut ring, cgroup)?;
+        // The canary's events are not the session's.
+        config.mode = trustrun_common::MODE_OFF;
+        loaded.configure(&config)?;
+        ring.drain(usize::MAX, |_| {});
+        loaded.reset_counters()?;
+        if plan.enforce {
+            config.mode = trustrun_common::MODE_ENFORCE;
+        } else {
+            config.mode = trustrun_common::MODE_OBSERVE;
+        }
+        // Without a policy nothing is judged, and watching changes nothing: DNS over TCP goes where it went.
+        let dns = if plan.tables.is_some() { dns_listeners(&mut config) } else { [None, None] };
+        loaded.configure(&config)?;
+        let (ours, theirs) = Channel::pair()?;
+        let (binder, bind) = Channel::pair()?;
+        let link = EngineLink {
+            ring,
+            dns,
+            binder: Some(bind),
+            guard: theirs,
+            raw: [sys::raw_socket(false).ok(), sys::raw_socket(true).ok()],
+            attached_ns,
+        };
+        let Some(engine_pid) = sys::split().map_err(GuardError::system("forking the engine"))? else {
+            drop((ours, binder, foreground, held));
+            loaded.leave();
+            sys::leave(engine(link));
+        };
+        drop(link);
+        if ours.read(MsgFlags::empty()).and_then(|(b, n)| Order::from_bytes(b.get(..n)?)) != Some(Order::Ready) {
+            let _ = waitpid(engine_pid, None);
+            loaded.detach();
+            return Err(GuardError::Guard { reason: "the engine did not start".into() });
+        }
+        foreground.note(Note::Go).map_err(|source| GuardError::System { what: "telling the foreground", source })?;
+        let (cgroup, wait_all, dns_grace) = (cgroup.clone(), plan.wait_all, plan.dns_grace);
+        Ok(Self { cgroup, foreground, engine: ours, binder, engine_pid, wait_all, loaded, dns_grace, _held: held })
+    }
+
+    /// Serves both until the session is over.
+    pub(crate) fn run(mut self) -> i32 {
+        let status = self.until_ended();
+        let empty = self.rest(status.is_none());
+        if !empty {
+            for tgid in self.cgroup.processes() {
+                let _ = self.engine.note(Note::Leftover { tgid });
+            }
+        }
+        self.last_words(status);
+        let reported = self.engine_ended(REPORT) == Some(0);
+        let _ = self.foreground.note(Note::Done { reported });
+        if empty {
+            self.loaded.detach();
+            // A zombie that nobody reaped yet may hold it for an instant; the next session reaps it.
+            let _ = self.cgroup.remove();
+        } else {
+            self.loaded.leave();
+        }
+        0
+    }
+
+    /// Answers orders until the child ended; its status, `None` if the foreground process was lost.
+    fn until_ended(&mut self) -> Option<i32> {
+        let mut foreground = true;
+        let mut swept = Instant::now();
+        loop {
+            let mut fds = vec![
+                PollFd::new(self.engine.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.binder.as_fd(), PollFlags::POLLIN),
+            ];
+            if foreground {
+                fds.push(PollFd::new(self.foreground.as_fd(), PollFlags::POLLIN));
+            }
+            let wait = if foreground { 10_000u16 } else { 200 };
+            let _ = poll(&mut fds, PollTimeout::from(wait));
+            let ready: Vec<bool> = fds.iter().map(|f| f.any() == Some(true)).collect();
+            if ready.first() == Some(&true) && !self.serve_engine() {
+                // The engine is lost: what is blocked stays blocked; wait for the child all the same.
+                return self.without_engine();
+            }
+            if ready.get(1) == Some(&true) {
+                self.serve_binder();
+            }
+            if ready.get(2) == Some(&true) {
+                match self.foreground.read(MsgFlags::empty()).and_then(|(b, n)| Order::from_bytes(b.get(..n)?)) {
+                    Some(Order::Ended { status }) => return Some(status),
+                    _ => foreground = false,
+                }
+            }
+            if !foreground && !self.cgroup.populated() {
+                return None;
+            }
+            if swept.elapsed() > SWEEP {
+                swept = Instant::now();
+                self.loaded.sweep(boot_ns());
+            }
+        }
+    }
+
+    fn without_engine(&mut self) -> Option<i32> {
+        loop {
+            match self.foreground.read(MsgFlags::empty()).and_then(|(b, n)| Order::from_bytes(b.get(..n)?)) {
+                Some(Order::Ended { status }) => return Some(status),
+                Some(_) => {}
+                None => return None,
+            }
+        }
+    }
+
+    /// Carries out one order of the engine; false when it is gone.
+    fn serve_engine(&mut self) -> bool {
+        let Some((bytes, n)) = self.engine.read(MsgFlags::MSG_DONTWAIT) else { return false };
+        match bytes.get(..n).and_then(Order::from_bytes) {
+            Some(Order::Kill) => self.cgroup.kill(),
+            Some(Order::Destroy { flow, local, peer }) => {
+                // Gone already, or a kernel without it: then the client waits for its own timeout.
+                let _ = crate::destroy::destroy(flow.cookie, local, peer);
+            }
+            Some(Order::Ready | Order::Bind { .. } | Order::Ended { .. }) | None => {}
+        }
+        true
+    }
+
+    /// Binds what the agent's own resolver was told, before it answers.
+    fn serve_binder(&mut self) {
+        let Some((bytes, n)) = self.binder.read(MsgFlags::MSG_DONTWAIT) else { return };
+        if let Some(Order::Bind { address, name, ttl }) = bytes.get(..n).and_then(Order::from_bytes) {
+            let now = boot_ns();
+            let life = Duration::from_secs(ttl.into()).max(self.dns_grace);
+            let expires = now.saturating_add(u64::try_from(life.as_nanos()).unwrap_or(u64::MAX));
+            // Full: the connection is refused as any unbound one.
+            let _ = self.loaded.bind(crate::message::address(address), name.as_bytes(), now, expires);
+            let _ = self.binder.note(Note::Go);
+        }
+    }
+
+    /// Waits for the rest of the cgroup; whether it is empty.
+    fn rest(&mut self, lost: bool) -> bool {
+        let end = if self.wait_all || lost { None } else { Some(Instant::now() + GRACE) };
+        loop {
+            if self.cgroup.wait_empty(Duration::from_millis(50)) {
+                return true;
+            }
+            self.serve_binder();
+            let mut fds = [PollFd::new(self.engine.as_fd(), PollFlags::POLLIN)];
+            while matches!(poll(&mut fds, PollTimeout::ZERO), Ok(n) if n > 0) {
+                if !self.serve_engine() {
+                    break;
+                }
+                fds = [PollFd::new(self.engine.as_fd(), PollFlags::POLLIN)];
+            }
+            if end.is_some_and(|e| Instant::now() > e) {
+                return false;
+            }
+        }
+    }
+
+    /// Tells the engine what only the maps know, and that it is over.
+    fn last_words(&mut self, status: Option<i32>) {
+        for name in self.loaded.lost_links() {
+            eprintln!("trustrun: the hook {name} was lost");
+        }
+        for (cookie, s) in self.loaded.sockets() {
+            let peer = socket(s.peer, s.port);
+            if s.protocol == 6 && s.sequence != 0 {
+                let flow = trustrun_model::FlowId { cookie, sequence: s.sequence };
+                let protocol = trustrun_model::Protocol::Tcp;
+                let f = FinalFlow { flow, protocol, peer, sent: s.sent, received: s.received };
+                let _ = self.engine.note(Note::Final(f));
+            }
+        }
+        for (key, d) in self.loaded.datagrams() {
+            if key.pad == [0; 3] {
+                let flow = trustrun_model::FlowId { cookie: key.cookie, sequence: d.sequence };
+                let protocol = trustrun_model::Protocol::Udp;
+                let peer = socket(key.peer, key.port);
+                let f = FinalFlow { flow, protocol, peer, sent: d.sent, received: d.received };
+                let _ = self.engine.note(Note::Final(f));
+            }
+        }
+        let mut counters = [0; counter::COUNT as usize];
+        if let Ok(c) = self.loaded.counters() {
+            counters = c;
+        }
+        let _ = self.engine.note(Note::Counters(counters));
+        let _ = self.engine.note(Note::Finish { status });
+    }
+
+    /// Waits for the engine; its exit code.
+    fn engine_ended(&mut self, most: Duration) -> Option<i32> {
+        let end = Instant::now() + most;
+        while Instant::now() < end {
+            match waitpid(self.engine_pid, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => {}
+                Ok(WaitStatus::Exited(_, code)) => return Some(code),
+                _ => return None,
+            }
+            // Readable when the engine speaks or is gone.
+            let mut fds = [PollFd::new(self.engine.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut fds, PollTimeout::from(20u8));
+            self.serve_engine();
+        }
+        let _ = nix::sys::signal::kill(self.engine_pid, Signal::SIGKILL);
+        let _ = waitpid(self.engine_pid, None);
+        None
+    }
+}
+
+/// Listens for the target's DNS over TCP, and notes the ports.
+fn dns_listeners(config: &mut Config) -> [Option<TcpListener>; 2] {
+    let listen = |at: &str| {
+        let listener = TcpListener::bind(at).ok()?;
+        let port = listener.local_addr().ok()?.port();
+        Some((listener, u32::from(port)))
+    };
+    let (v4, v6) = (listen("127.0.0.1:0"), listen("[::1]:0"));
+    config.dns_tcp_v4 = u32::from_ne_bytes([127, 0, 0, 1]);
+    config.dns_tcp_port = v4.as_ref().map_or(0, |(_, port)| *port);
+    config.dns_tcp6_port = v6.as_ref().map_or(0, |(_, port)| *port);
+    [v4.map(|(l, _)| l), v6.map(|(l, _)| l)]
+}
+
+fn observe_all() -> trustrun_policy::Tables {
+    trustrun_policy::Tables {
+        names: Vec::new(),
+        nets: Vec::new(),
+        ports: Vec::new(),
+        default: trustrun_common::ACTION_ALLOW,
+        rules: Vec::new(),
+    }
+}
+
+fn socket(address: Address, port: u16) -> std::net::SocketAddr {
+    let v6 = std::net::Ipv6Addr::from(address);
+    let ip = v6.to_ipv4_mapped().map_or(std::net::IpAddr::V6(v6), std::net::IpAddr::V4);
+    std::net::SocketAddr::new(ip, port)
+}
+
+fn clock(id: nix::time::ClockId) -> i64 {
+    nix::time::clock_gettime(id).map_or(0, |t| t.tv_sec() * 1_000_000_000 + t.tv_nsec())
+}
+
+fn boot_ns() -> u64 {
+    clock(nix::time::ClockId::CLOCK_BOOTTIME).unsigned_abs()
+}
+
+fn wall_ns() -> i64 {
+    clock(nix::time::ClockId::CLOCK_REALTIME)
+}
