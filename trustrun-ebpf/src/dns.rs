@@ -58,7 +58,9 @@ fn judge(s: *mut Scratch, config: &Config) -> Asked {
             }
         }
     }
-    Asked { action, reason: if set == 0 { reason::DEFAULT } else { reason::RULE }, set, bind: false }
+    // Refused; or only watched, and then its addresses are known by its name like any other.
+    let bind = !enforcing(config);
+    Asked { action, reason: if set == 0 { reason::DEFAULT } else { reason::RULE }, set, bind }
 }
 
 /// A DNS query on its way to a resolver; whether it may go.

@@ -36,6 +36,7 @@ pub(crate) struct Session {
     binder: Channel,
     engine_pid: Pid,
     wait_all: bool,
+    enforce: bool,
     loaded: Loaded,
     dns_grace: Duration,
     /// Inherited by nobody but the engine, which closes it: an explicit unlock would free it for all.
@@ -112,8 +113,19 @@ impl Session {
             return Err(GuardError::Guard { reason: "the engine did not start".into() });
         }
         foreground.note(Note::Go).map_err(|source| GuardError::System { what: "telling the foreground", source })?;
-        let (cgroup, wait_all, dns_grace) = (cgroup.clone(), plan.wait_all, plan.dns_grace);
-        Ok(Self { cgroup, foreground, engine: ours, binder, engine_pid, wait_all, loaded, dns_grace, _held: held })
+        let (cgroup, wait_all, enforce, dns_grace) = (cgroup.clone(), plan.wait_all, plan.enforce, plan.dns_grace);
+        Ok(Self {
+            cgroup,
+            foreground,
+            engine: ours,
+            binder,
+            engine_pid,
+            wait_all,
+            enforce,
+            loaded,
+            dns_grace,
+            _held: held,
+        })
     }
 
     /// Serves both until the session is over.
@@ -208,7 +220,7 @@ impl Session {
             let life = Duration::from_secs(ttl.into()).max(self.dns_grace);
             let expires = now.saturating_add(u64::try_from(life.as_nanos()).unwrap_or(u64::MAX));
             // Full: the connection is refused as any unbound one.
-            let _ = self.loaded.bind(crate::message::address(address), name.as_bytes(), now, expires);
+            let _ = self.loaded.bind(crate::message::address(address), name.as_bytes(), self.enforce, now, expires);
             let _ = self.binder.note(Note::Go);
         }
     }

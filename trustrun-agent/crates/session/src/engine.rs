@@ -284,7 +284,10 @@ impl Engine {
         if !decided.action.violates() || self.judge.policy.is_none() {
             return None;
         }
-        let host = open.host.clone().or_else(|| open.claim.clone());
+        // What the client said it wanted, where that is what was refused.
+        let claimed = matches!(decided.reason, Reason::Mismatch | Reason::Claim);
+        let (first, second) = if claimed { (&open.claim, &open.host) } else { (&open.host, &open.claim) };
+        let host = first.as_ref().or(second.as_ref()).cloned();
         let target = host.as_deref().map_or_else(|| open.flow.peer.ip().to_string(), ToOwned::to_owned);
         self.ledger.breach(Breach {
             at: at.wall_ns,
@@ -469,9 +472,9 @@ impl Engine {
             address: None,
             port: flow.peer.port(),
             protocol: "dns".into(),
-            rule,
+            rule: Rc::clone(&rule),
             process,
-            suggestion: suggest::lookup(&name),
+            suggestion: suggest::lookup(&name, &rule),
         });
         if action == Action::Kill && refused.is_some() {
             return Some(Reaction::Kill);

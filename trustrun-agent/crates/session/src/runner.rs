@@ -106,8 +106,7 @@ fn resolver(link: &mut EngineLink, judge: &Judge, clock: Clock) -> Result<Option
     let Some(policy) = &judge.policy else { return Ok(None) };
     let binder = link.binder.take().ok_or(RunError::GuardLost)?;
     let listeners = std::mem::take(&mut link.dns);
-    let (search, upstream) = (judge.search.clone(), judge.resolvers.clone());
-    Ok(Some(tcp_resolver::serve(listeners, Arc::clone(policy), search, upstream, binder, clock)))
+    Ok(Some(tcp_resolver::serve(listeners, Arc::clone(policy), judge, binder, clock)))
 }
 
 type Last = ([u64; counter::COUNT as usize], Option<i32>, Vec<u32>);

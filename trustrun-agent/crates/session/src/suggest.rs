@@ -24,12 +24,20 @@ pub(crate) fn connection(target: &str, port: u16, protocol: Protocol, decided: &
         _ if rule == "default" || rule.is_empty() => {
             format!("if this is meant, add `allow: [\"{prefix}{target}:{port}\"]` to the policy")
         }
-        _ => format!("the rule \"{}\" says so; remove the destination from it if this is meant", Untrusted::new(rule)),
+        _ => by_rule(rule),
     }
 }
 
-pub(crate) fn lookup(name: &str) -> String {
-    format!("if this is meant, add `allow: [\"{}\"]` to the policy", Untrusted::new(name))
+pub(crate) fn lookup(name: &str, rule: &str) -> String {
+    if rule == "default" {
+        format!("if this is meant, add `allow: [\"{}\"]` to the policy", Untrusted::new(name))
+    } else {
+        by_rule(rule)
+    }
+}
+
+fn by_rule(rule: &str) -> String {
+    format!("the policy's \"{}\" says so; take the destination out of it if this is meant", Untrusted::new(rule))
 }
 
 pub(crate) fn socket(kind: u16) -> String {

@@ -22,6 +22,8 @@ use trustrun_observe::Clock;
 use trustrun_policy::Matcher;
 use trustrun_wire::dns::{self, Message, TcpFrames};
 
+use crate::Judge;
+
 /// How long a client or a resolver may be silent.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Most connections at once.
@@ -46,6 +48,7 @@ pub(crate) struct Lookup {
 #[derive(Debug)]
 pub(crate) struct Resolver {
     policy: Arc<Matcher>,
+    enforce: bool,
     search: Vec<String>,
     upstream: Vec<IpAddr>,
     binder: Mutex<Channel>,
@@ -58,16 +61,16 @@ pub(crate) struct Resolver {
 pub(crate) fn serve(
     listeners: [Option<TcpListener>; 2],
     policy: Arc<Matcher>,
-    search: Vec<String>,
-    upstream: Vec<IpAddr>,
+    judge: &Judge,
     binder: Channel,
     clock: Clock,
 ) -> Receiver<Lookup> {
     let (record, lookups) = mpsc::sync_channel(BACKLOG);
     let resolver = Arc::new(Resolver {
         policy,
-        search,
-        upstream,
+        enforce: judge.enforce,
+        search: judge.search.clone(),
+        upstream: judge.resolvers.clone(),
         binder: Mutex::new(binder),
         record,
         busy: AtomicUsize::new(0),
@@ -119,7 +122,7 @@ impl Resolver {
         let asked = Message::decode(query).ok()?;
         let name = asked.question.name.as_str();
         let expansion = || self.policy.is_search_expansion(name, &self.search).is_some();
-        let refuses = self.policy.decide_query(name).action.refuses();
+        let refuses = self.enforce && self.policy.decide_query(name).action.refuses();
         if refuses && !expansion() {
             let answer = dns::negative_answer(query, dns::NXDOMAIN);
             self.tell(client, query, answer.as_deref());
