@@ -86,8 +86,6 @@ mod tests {
         net::{TcpListener, TcpStream},
     };
 
-    use nix::sys::socket::sockopt;
-
     use super::*;
 
     #[test]
@@ -99,7 +97,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut victim = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let _held = listener.accept().unwrap();
-        let cookie = nix::sys::socket::getsockopt(&victim, sockopt::SocketCookie).unwrap();
+        let cookie = crate::sys::cookie(&victim);
         let (local, peer) = (victim.local_addr().unwrap(), victim.peer_addr().unwrap());
         assert!(destroy(cookie + 1, local, peer).is_err(), "another cookie is another socket");
         destroy(cookie, local, peer).unwrap();

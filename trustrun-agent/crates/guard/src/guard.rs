@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io,
-    net::TcpListener,
+    net::{IpAddr, TcpListener},
     os::fd::OwnedFd,
     time::Duration,
 };
@@ -14,7 +14,7 @@ use nix::{
 };
 use trustrun_common::Address;
 
-use crate::{Cgroup, Channel, GuardError, Hierarchy, Note, Order, cgroup, session::Session, sys};
+use crate::{Cgroup, Channel, GuardError, Hierarchy, Name, Note, Order, cgroup, session::Session, sys};
 
 /// What the guard is to set up.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub struct Plan {
     pub resolvers: Vec<Address>,
     /// Its DNS search list.
     pub search: Vec<String>,
+    /// What its `/etc/hosts` answers.
+    pub hosts: Vec<(IpAddr, Name)>,
     /// Shortest life of a name's binding.
     pub dns_grace: Duration,
     /// Bytes of the ring buffer, a power of two.

@@ -62,6 +62,11 @@ impl Session {
         } else {
             loaded.fill(&observe_all(), &plan.resolvers, &plan.search)?;
         }
+        for (address, name) in &plan.hosts {
+            let address = crate::message::address(*address);
+            // No room: the name is refused like any that was not answered.
+            let _ = loaded.bind(address, name.as_bytes(), plan.enforce, boot_ns(), u64::MAX);
+        }
         let mut ring = loaded.ring()?;
         let mut config = Config {
             cgroup: cgroup.id,

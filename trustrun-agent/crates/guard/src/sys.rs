@@ -31,14 +31,18 @@ pub(crate) fn leave(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Gives every signal its default action and unblocks all, as a new program expects.
-pub(crate) fn default_signals() {
+/// Gives the signals back as our caller gave them to us: what it ignores (`nohup`) or blocks stays so. Only SIGPIPE
+/// is not known, since every Rust program ignores it before its `main`; a new program expects the default.
+pub(crate) fn restore_signals(mask: &SigSet) {
+    default_action(Signal::SIGPIPE);
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(mask), None);
+}
+
+/// Gives a signal its default action.
+pub(crate) fn default_action(signal: Signal) {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    for signal in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP)) {
-        // SAFETY: the default action runs no code of ours.
-        let _ = unsafe { sigaction(signal, &default) };
-    }
-    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+    // SAFETY: the default action runs no code of ours.
+    let _ = unsafe { sigaction(signal, &default) };
 }
 
 /// Ignores a signal.
@@ -84,4 +88,17 @@ pub(crate) fn raw_socket(v6: bool) -> io::Result<OwnedFd> {
         }
         Ok(OwnedFd::from_raw_fd(fd))
     }
+}
+
+/// The kernel's cookie of a socket.
+#[cfg(test)]
+pub(crate) fn cookie(socket: &impl std::os::fd::AsRawFd) -> u64 {
+    let (mut cookie, mut size) = (0u64, size_of::<u64>() as libc::socklen_t);
+    // SAFETY: the value is as long as the size says.
+    let r = unsafe {
+        let value = (&raw mut cookie).cast();
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_COOKIE, value, &raw mut size)
+    };
+    assert_eq!(r, 0, "SO_COOKIE");
+    cookie
 }

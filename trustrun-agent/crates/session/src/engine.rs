@@ -39,6 +39,8 @@ pub struct Judge {
     pub resolvers: Vec<IpAddr>,
     /// The target's DNS search list.
     pub search: Vec<String>,
+    /// What its `/etc/hosts` answers.
+    pub hosts: Vec<(IpAddr, String)>,
     /// Shortest life of a binding.
     pub dns_grace: Duration,
 }
@@ -135,10 +137,18 @@ impl Engine {
     /// A session that has seen nothing yet.
     #[must_use]
     pub fn new(judge: Judge) -> Self {
+        let mut names = Names::default();
+        for (address, name) in &judge.hosts {
+            // As the guard does: what may not be asked is not bound.
+            let refused = judge.policy.as_ref().is_some_and(|m| m.decide_query(name).action.refuses());
+            if !(refused && judge.enforce) {
+                names.bind(*address, &name.as_str().into(), u64::MAX);
+            }
+        }
         Self {
             judge,
             processes: Processes::default(),
-            names: Names::default(),
+            names,
             flows: HashMap::new(),
             listeners: HashMap::new(),
             quic: HashMap::new(),

@@ -16,13 +16,20 @@ pub struct Resolvers {
     pub addresses: Vec<IpAddr>,
     /// The search list, lower case, without trailing dots.
     pub search: Vec<String>,
+    /// What `/etc/hosts` answers, which no packet shows: as trusted as the resolvers beside it.
+    pub hosts: Vec<(IpAddr, String)>,
 }
 
+/// Most entries of `/etc/hosts` that are bound.
+const MOST_HOSTS: usize = 4096;
+
 impl Resolvers {
-    /// Reads `/etc/resolv.conf`; without a nameserver line resolvers ask 127.0.0.1 (resolv.conf(5)).
+    /// Reads `/etc/resolv.conf` and `/etc/hosts`; without a nameserver line resolvers ask 127.0.0.1 (resolv.conf(5)).
     #[must_use]
     pub fn read() -> Self {
-        Self::parse(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
+        let mut r = Self::parse(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
+        r.hosts = hosts(&fs::read_to_string("/etc/hosts").unwrap_or_default());
+        r
     }
 
     fn parse(text: &str) -> Self {
@@ -47,6 +54,17 @@ impl Resolvers {
         r.addresses.truncate(16);
         r
     }
+}
+
+/// The names of a hosts(5) file, lower case, by address.
+fn hosts(text: &str) -> Vec<(IpAddr, String)> {
+    let lines = text.lines().map(|l| l.split('#').next().unwrap_or_default());
+    let entries = lines.filter_map(|l| {
+        let mut words = l.split_whitespace();
+        let address: IpAddr = words.next()?.parse().ok()?;
+        Some(words.map(move |name| (address, name.trim_end_matches('.').to_ascii_lowercase())))
+    });
+    entries.flatten().filter(|(_, name)| !name.is_empty()).take(MOST_HOSTS).collect()
 }
 
 /// Host name, boot id and kernel release.
@@ -97,5 +115,12 @@ mod tests {
         assert_eq!(r.addresses, ["10.0.0.53".parse::<IpAddr>().unwrap(), "fe80::1".parse().unwrap()]);
         assert_eq!(r.search, ["svc.cluster.local", "example.org"]);
         assert_eq!(Resolvers::parse("").addresses, [IpAddr::V4(Ipv4Addr::LOCALHOST)]);
+    }
+
+    #[test]
+    fn hosts_are_what_the_hosts_file_says() {
+        let ip: IpAddr = "10.0.0.7".parse().unwrap();
+        let wanted = [(ip, "fhir.local".to_owned()), (ip, "fhir".to_owned())];
+        assert_eq!(hosts("# c\n10.0.0.7\tFHIR.local. fhir # x\nnonsense a\n"), wanted);
     }
 }

@@ -25,6 +25,6 @@ mod tcp_resolver;
 
 pub use engine::{Engine, Judge, Reaction};
 pub use host::{Resolvers, about_host, operator};
-pub use report::{Facts, Final};
+pub use report::{Facts, Final, unwatched};
 #[cfg(feature = "ebpf")]
 pub use runner::{Outputs, RunError, run};

@@ -66,6 +66,37 @@ pub struct Final {
     pub at: Instants,
 }
 
+/// The report of a session whose engine cannot tell: that the command ran, how it ended, and that nothing is known
+/// about what it did. It affirms no coverage and is `incomplete` with or without a policy.
+#[must_use]
+pub fn unwatched(facts: &Facts, status: i32, gap: &'static str, why: &str) -> Report {
+    let at = Clock::new().now();
+    let last = Final {
+        status: Some(status),
+        counters: [0; counter::COUNT as usize],
+        received: 0,
+        undecoded: 0,
+        stored: 0,
+        dropped: BTreeMap::new(),
+        leftovers: Vec::new(),
+        attached_ns: at.wall_ns,
+        at,
+    };
+    let mut engine = Engine::new(Judge {
+        policy: None,
+        enforce: facts.enforce,
+        search: Vec::new(),
+        resolvers: Vec::new(),
+        dns_grace: std::time::Duration::ZERO,
+    });
+    engine.ledger.gap(gap, 1, || why.into());
+    let mut report = engine.finish(facts, &last);
+    report.verdict = Verdict::Incomplete;
+    report.session.assurance = Assurance::Observed;
+    report.coverage = Coverage { hooks: Vec::new(), self_test: SelfTest::None, resolvers: Vec::new() };
+    report
+}
+
 impl Engine {
     /// Ends the session: closes what is open, names every gap, and judges.
     #[must_use]

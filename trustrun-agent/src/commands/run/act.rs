@@ -10,10 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use nix::sys::{
-    memfd::{MFdFlags, memfd_create},
-    signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask},
-};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use trustrun_guard::{Child, Ended, Launch, Outcome};
 use trustrun_model::{Report, Verdict};
 use trustrun_policy::{Policy, Seen};
@@ -44,7 +41,7 @@ pub(super) fn act(mut plan: Plan) -> Result<ExitCode, RunError> {
     let report = memfd()?;
     let guard = match start(&mut plan, &facts, events, &report) {
         Ok(guard) => guard,
-        Err(why) if plan.args.best_effort => return unguarded(&plan, &why),
+        Err(why) if plan.args.best_effort => return unguarded(&plan, &facts, &why),
         Err(why) => return Err(why),
     };
     let launch = Launch {
@@ -53,24 +50,25 @@ pub(super) fn act(mut plan: Plan) -> Result<ExitCode, RunError> {
         identity: plan.identity.clone(),
         locked: plan.enforce,
     };
-    let mut child = match Child::start(&launch, &guard.cgroup) {
+    let mut child = match Child::start(&launch, Some(&guard.cgroup)) {
         Ok(child) => child,
         Err(e) => {
-            let _ = guard.finish(Ended::Exited(FAILED.into()).status());
+            let _ = guard.finish(Ended::Exited(FAILED.into()).status(), None);
             return Err(e.into());
         }
     };
-    let ended = child.wait(&guard.channel)?;
-    let ended = match child.failure() {
-        Some((code, why)) => {
-            eprintln!("trustrun: {why}");
-            Ended::Exited(code)
-        }
-        None => ended,
-    };
-    let outcome = guard.finish(ended.status());
-    let verdict = conclude(&plan, &report, outcome);
+    let ended = child.wait(Some(&guard.channel))?;
+    let ended = failed(&child).unwrap_or(ended);
+    let outcome = guard.finish(ended.status(), Some(&child));
+    let verdict = conclude(&plan, &facts, &report, outcome, ended);
     Ok(exit(ended, verdict, plan.args.exit_verdict))
+}
+
+/// Says why the program was not executed, if it was not.
+fn failed(child: &Child) -> Option<Ended> {
+    let (code, why) = child.failure()?;
+    eprintln!("trustrun: {why}");
+    Some(Ended::Exited(code))
 }
 
 #[cfg(feature = "ebpf")]
@@ -85,6 +83,7 @@ fn start(
         resolvers: plan.resolvers.addresses.clone(),
         enforce: plan.enforce,
         search: plan.resolvers.search.clone(),
+        hosts: plan.resolvers.hosts.clone(),
         dns_grace: super::plan::DNS_GRACE,
     };
     let report = report.try_clone().map_err(|source| RunError::System { what: "the report's memory", source })?;
@@ -205,7 +204,7 @@ fn memfd() -> Result<File, RunError> {
 }
 
 /// Prints the summary and writes what was asked for; the verdict.
-fn conclude(plan: &Plan, report: &File, outcome: Outcome) -> Verdict {
+fn conclude(plan: &Plan, facts: &Facts, report: &File, outcome: Outcome, ended: Ended) -> Verdict {
     let Some((text, report)) = read(report).filter(|_| outcome == Outcome::Reported) else {
         let who = if outcome == Outcome::NoGuard { "guard" } else { "engine" };
         eprintln!(
@@ -213,6 +212,7 @@ fn conclude(plan: &Plan, report: &File, outcome: Outcome) -> Verdict {
              (session {})",
             plan.session
         );
+        write_unwatched(plan, facts, ended, ("agent-lost", &format!("the {who} process was lost")));
         return Verdict::Incomplete;
     };
     let width = 100;
@@ -222,15 +222,27 @@ fn conclude(plan: &Plan, report: &File, outcome: Outcome) -> Verdict {
     let shown = render(&report, Style { color, width, full: false, db: db.as_deref() });
     // A terminal that is gone takes nothing from the verdict.
     let _ = io::stderr().write_all(shown.as_bytes());
-    if let Some(path) = &plan.args.report
-        && let Err(e) = caller::replace(path, &text)
-    {
-        eprintln!("trustrun: writing the report to {}: {e}", trustrun_model::Untrusted::new(path.to_string_lossy()));
-    }
+    write_report(plan, &text);
     if let Some(path) = &plan.args.learn {
         learn(path, &report);
     }
     report.verdict
+}
+
+fn write_report(plan: &Plan, text: &[u8]) {
+    if let Some(path) = &plan.args.report
+        && let Err(e) = caller::replace(path, text)
+    {
+        eprintln!("trustrun: writing the report to {}: {e}", trustrun_model::Untrusted::new(path.to_string_lossy()));
+    }
+}
+
+/// The report of a session that nobody can report on: an earlier `pass` in its file must not be taken for this one's.
+fn write_unwatched(plan: &Plan, facts: &Facts, ended: Ended, (gap, why): (&'static str, &str)) {
+    let report = trustrun_session::unwatched(facts, ended.status(), gap, why);
+    if let Ok(text) = serde_json::to_vec(&report) {
+        write_report(plan, &text);
+    }
 }
 
 fn read(mut report: &File) -> Option<(Vec<u8>, Report)> {
@@ -265,17 +277,21 @@ fn learn(path: &Path, report: &Report) {
 }
 
 /// `--best-effort` where the session cannot be watched: the command runs, and nothing is claimed.
-fn unguarded(plan: &Plan, why: &RunError) -> Result<ExitCode, RunError> {
+fn unguarded(plan: &Plan, facts: &Facts, why: &RunError) -> Result<ExitCode, RunError> {
     eprintln!("trustrun: not watched: {why}");
-    let mut words = plan.args.command.iter();
-    let Some(program) = words.next() else { return Ok(ExitCode::from(FAILED)) };
-    let code = match std::process::Command::new(program).args(words).status() {
-        Ok(status) => status.code().unwrap_or(128),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => 127,
-        Err(_) => 126,
+    let launch = Launch {
+        command: plan.args.command.clone(),
+        environment: env::vars_os().collect(),
+        // Who is not root cannot become another, and is nobody else already.
+        identity: plan.identity.clone().filter(|_| nix::unistd::geteuid().is_root()),
+        locked: false,
     };
+    let mut child = Child::start(&launch, None)?;
+    let ended = child.wait(None)?;
+    let ended = failed(&child).unwrap_or(ended);
     eprintln!("trustrun: INCOMPLETE  the command ran unwatched (--best-effort)");
-    Ok(exit(Ended::Exited(code), Verdict::Incomplete, plan.args.exit_verdict))
+    write_unwatched(plan, facts, ended, ("unwatched", &format!("the command ran unwatched: {why}")));
+    Ok(exit(ended, Verdict::Incomplete, plan.args.exit_verdict))
 }
 
 /// Ends as the command did: the same code, the same signal.
@@ -288,12 +304,7 @@ fn exit(ended: Ended, verdict: Verdict, by_verdict: bool) -> ExitCode {
         },
         Ended::Exited(code) => ExitCode::from(u8::try_from(code & 0xff).unwrap_or(FAILED)),
         Ended::Signaled(number) => {
-            if let Ok(signal) = Signal::try_from(number) {
-                // The command dumped its core if it should; a second one of ours would only confuse.
-                let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
-                let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
-                let _ = raise(signal);
-            }
+            ended.repeat();
             ExitCode::from(u8::try_from(128 + number).unwrap_or(FAILED))
         }
     }

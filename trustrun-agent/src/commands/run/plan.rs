@@ -8,7 +8,7 @@ use std::{
 };
 
 use trustrun_common::Address;
-use trustrun_guard::{GuardError, Identity};
+use trustrun_guard::{GuardError, Identity, Name};
 use trustrun_model::{Action, Untrusted};
 use trustrun_policy::{Policy, PolicyError, Tables, TablesError};
 use trustrun_session::Resolvers;
@@ -103,6 +103,7 @@ impl Plan {
             enforce: self.enforce,
             resolvers: self.resolvers.addresses.iter().map(|a| mapped(*a)).collect(),
             search: self.resolvers.search.clone(),
+            hosts: self.resolvers.hosts.iter().filter_map(|(a, n)| Some((*a, Name::new(n)?))).collect(),
             dns_grace: DNS_GRACE,
             ring_bytes: RING_BYTES,
             wait_all: self.args.wait_all,
