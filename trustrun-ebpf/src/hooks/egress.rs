@@ -141,7 +141,8 @@ fn tcp(p: &Packet, cookie: u64, config: &Config) -> Next {
     // SAFETY: a live map value.
     unsafe {
         if refuses((*st).action, config) {
-            return Next::Drop;
+            // The reset that ends a connection whose first payload was refused: else its other end waits for ever.
+            return Next::pass(p.length == 0 && p.flags & RST != 0);
         }
         if p.length != 0 {
             add(&raw mut (*st).sent, p.length as u64);

@@ -36,12 +36,27 @@ impl Hierarchy {
 
     /// The first cgroup2 mount of a mountinfo text (proc_pid_mountinfo(5)).
     fn parse(text: &str) -> Option<Self> {
-        text.lines().find_map(|line| {
-            let (mount, after) = line.split_once(" - ")?;
-            (after.split(' ').next()? == "cgroup2")
-                .then(|| mount.split(' ').nth(4).map(|m| Self { mount: unescape(m).into() }))?
-        })
+        mounts(text).find(|m| m.kind == "cgroup2").map(|m| Self { mount: m.place.into() })
     }
+}
+
+/// One line of a mountinfo text.
+pub(crate) struct Mount<'a> {
+    /// The mount point.
+    pub(crate) place: String,
+    /// Options of the mount itself, with commas.
+    pub(crate) options: &'a str,
+    /// The kind of file system.
+    pub(crate) kind: &'a str,
+}
+
+/// The mounts of a mountinfo text (proc_pid_mountinfo(5)).
+pub(crate) fn mounts(text: &str) -> impl Iterator<Item = Mount<'_>> {
+    text.lines().filter_map(|line| {
+        let (mount, after) = line.split_once(" - ")?;
+        let mut words = mount.split(' ').skip(4);
+        Some(Mount { place: unescape(words.next()?), options: words.next()?, kind: after.split(' ').next()? })
+    })
 }
 
 /// mountinfo writes space, tab, newline and backslash as three octal digits.

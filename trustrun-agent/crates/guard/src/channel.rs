@@ -7,10 +7,16 @@ use std::{
 
 use nix::{
     errno::Errno,
-    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair},
+    sys::{
+        socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socketpair, sockopt},
+        time::{TimeVal, TimeValLike as _},
+    },
 };
 
 use crate::{GuardError, Note, Order, message::SIZE};
+
+/// How long a message may wait for a process that was stopped: whoever sends goes on without it then.
+const SEND_SECONDS: i64 = 60;
 
 /// A message socket between two of our processes.
 #[derive(Debug)]
@@ -20,6 +26,10 @@ impl Channel {
     pub(crate) fn pair() -> Result<(Self, Self), GuardError> {
         let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
             .map_err(GuardError::system("socketpair"))?;
+        for end in [&a, &b] {
+            setsockopt(end, sockopt::SendTimeout, &TimeVal::seconds(SEND_SECONDS))
+                .map_err(GuardError::system("socketpair"))?;
+        }
         Ok((Self(a), Self(b)))
     }
 

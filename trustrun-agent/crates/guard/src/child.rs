@@ -15,11 +15,12 @@ use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
+        resource::{Resource, setrlimit},
         signal::{SigSet, SigmaskHow, Signal, kill, raise, sigprocmask},
         signalfd::{SfdFlags, SignalFd},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::{Gid, Pid, Uid, initgroups, pipe2, setresgid, setresuid},
+    unistd::{Gid, Pid, Uid, getppid, getsid, initgroups, pipe2, setresgid, setresuid},
 };
 use seccompiler::BpfProgram;
 
@@ -82,6 +83,17 @@ impl Ended {
             Self::Signaled(signal) => signal & 0x7f,
         }
     }
+
+    /// Ends this process by the signal that ended the child; returns if none did.
+    pub fn repeat(self) {
+        let Self::Signaled(number) = self else { return };
+        let Ok(signal) = Signal::try_from(number) else { return };
+        // The child dumped its core if it should; a second one of ours would only confuse.
+        let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+        sys::default_action(signal);
+        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+        let _ = raise(signal);
+    }
 }
 
 /// A started child.
@@ -103,31 +115,37 @@ fn c_string(s: &OsString) -> Result<CString, GuardError> {
 }
 
 impl Child {
-    /// Starts the child inside the cgroup: it never runs an instruction of the program outside.
+    /// Starts the child inside the cgroup: it never runs an instruction of the program outside. `None` where nothing
+    /// is guarded.
+    ///
+    /// Afterwards this process holds neither standard input nor output: the child alone decides how long a pipe lives.
     ///
     /// # Errors
-    /// If it cannot be forked; a program that cannot be executed is not an error here (see [`Child::wait`]).
-    pub fn start(launch: &Launch, cgroup: &Cgroup) -> Result<Self, GuardError> {
+    /// If it cannot be forked; a program that cannot be executed is not an error here (see [`Child::failure`]).
+    pub fn start(launch: &Launch, cgroup: Option<&Cgroup>) -> Result<Self, GuardError> {
         let arguments = launch.command.iter().map(c_string).collect::<Result<Vec<_>, _>>()?;
         let environment = environment(launch)?;
         let filter = if launch.locked { Some(locks::filter()?) } else { None };
         // Blocked before the fork, so that none is lost between.
-        let mut set = SigSet::all();
+        let (mut set, mut before) = (SigSet::all(), SigSet::empty());
         set.remove(Signal::SIGSEGV);
-        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).map_err(GuardError::system("blocking signals"))?;
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut before))
+            .map_err(GuardError::system("blocking signals"))?;
         let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .map_err(GuardError::system("signalfd"))?;
         let (read, write) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(GuardError::system("pipe"))?;
         match sys::split().map_err(GuardError::system("fork"))? {
             None => {
                 drop(read);
-                let (step, why) = run(launch, cgroup, filter.as_ref(), &arguments, &environment, &write);
+                let words = (&*arguments, &*environment);
+                let (step, why) = run(launch, cgroup, filter.as_ref(), words, &before, &write);
                 let mut pipe = File::from(write);
                 let _ = pipe.write_all(&[&[step], why.as_bytes()].concat());
                 sys::leave(if step == STEP_EXEC && why == errno_text(Errno::ENOENT) { 127 } else { 126 })
             }
             Some(pid) => {
                 drop(write);
+                sys::release_pipes();
                 let mut said = Vec::new();
                 // Ends when the program runs (close on exec) or the child is gone.
                 let _ = File::from(read).read_to_end(&mut said);
@@ -153,27 +171,44 @@ impl Child {
     ///
     /// # Errors
     /// If it cannot be waited for.
-    pub fn wait(&mut self, guard: &Channel) -> Result<Ended, GuardError> {
-        let mut guarded = true;
+    pub fn wait(&mut self, mut guard: Option<&Channel>) -> Result<Ended, GuardError> {
         loop {
             if let Some(ended) = self.reap()? {
                 return Ok(ended);
             }
             let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-            if guarded {
-                fds.push(PollFd::new(guard.as_fd(), PollFlags::POLLIN));
-            }
+            fds.extend(guard.map(|g| PollFd::new(g.as_fd(), PollFlags::POLLIN)));
             match poll(&mut fds, PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(e) => return Err(GuardError::system("poll")(e)),
             }
             // The guard says nothing before the child ended: readable means that it is gone. Its links stay.
-            if guarded && fds.get(1).and_then(PollFd::any) == Some(true) {
-                guarded = false;
+            if fds.get(1).and_then(PollFd::any) == Some(true) {
+                guard = None;
             }
             while let Ok(Some(info)) = self.signals.read_signal() {
                 self.pass_on(info.ssi_signo as i32, info.ssi_code);
             }
+        }
+    }
+
+    /// Whether somebody asked this process to end, since it was last asked.
+    pub(crate) fn asked_to_end(&self) -> bool {
+        let mut asked = false;
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            let signal = Signal::try_from(info.ssi_signo.cast_signed());
+            asked |= matches!(signal, Ok(Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT));
+        }
+        asked
+    }
+
+    /// Waits for a signal or for the channel; whether the channel has something to read or is gone.
+    pub(crate) fn readable_before_signal(&self, channel: &Channel) -> bool {
+        let mut fds =
+            [PollFd::new(channel.as_fd(), PollFlags::POLLIN), PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) => fds[0].any() == Some(true),
+            Err(e) => e != Errno::EINTR,
         }
     }
 
@@ -194,7 +229,7 @@ impl Child {
             match waitpid(self.pid, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
                 Ok(WaitStatus::Exited(_, code)) => return Ok(Some(Ended::Exited(code))),
                 Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(Some(Ended::Signaled(signal as i32))),
-                Ok(WaitStatus::Stopped(_, signal)) => self.stop_with_it(signal),
+                Ok(WaitStatus::Stopped(..)) => self.stop_with_it(),
                 Ok(WaitStatus::StillAlive) => return Ok(None),
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(e) => return Err(GuardError::system("waiting for the child")(e)),
@@ -204,8 +239,8 @@ impl Child {
 
     /// The shell that started us waits for us: it must see us stop when the child does. Only under job control,
     /// where somebody will continue us.
-    fn stop_with_it(&self, signal: Signal) {
-        if signal == Signal::SIGSTOP && !has_terminal() || !has_terminal() {
+    fn stop_with_it(&self) {
+        if !under_job_control() {
             return;
         }
         let _ = raise(Signal::SIGSTOP);
@@ -214,8 +249,10 @@ impl Child {
     }
 }
 
-fn has_terminal() -> bool {
-    File::open("/dev/tty").is_ok()
+/// A terminal, and a parent in its session that sees us stop. Else nobody would continue us (an orphaned process
+/// group), and what stopped the child can continue it.
+fn under_job_control() -> bool {
+    File::open("/dev/tty").is_ok() && getsid(Some(getppid())) == getsid(None)
 }
 
 fn environment(launch: &Launch) -> Result<Vec<CString>, GuardError> {
@@ -240,14 +277,17 @@ fn environment(launch: &Launch) -> Result<Vec<CString>, GuardError> {
 /// In the child: becomes who and what it shall be, then the program. Returns only if that failed.
 fn run(
     launch: &Launch,
-    cgroup: &Cgroup,
+    cgroup: Option<&Cgroup>,
     filter: Option<&BpfProgram>,
-    arguments: &[CString],
-    environment: &[CString],
+    (arguments, environment): (&[CString], &[CString]),
+    mask: &SigSet,
     report: &OwnedFd,
 ) -> (u8, String) {
-    let prepared = Cgroup::enter(&cgroup.path)
+    let stays_root = launch.identity.as_ref().map_or(Uid::effective().is_root(), |i| i.uid == 0);
+    let prepared = cgroup
+        .map_or(Ok(()), |c| Cgroup::enter(&c.path))
         .map_err(|e| format!("entering the session's cgroup: {e}"))
+        .and_then(|()| if filter.is_some() { locks::seal_kernel_files(stays_root) } else { Ok(()) })
         .and_then(|()| if filter.is_some() { locks::drop_capabilities() } else { Ok(()) })
         .and_then(|()| become_user(launch.identity.as_ref()))
         .and_then(|()| filter.map_or(Ok(()), locks::apply));
@@ -257,7 +297,7 @@ fn run(
     if launch.locked {
         sys::close_from(3, report);
     }
-    sys::default_signals();
+    sys::restore_signals(mask);
     let Some(program) = arguments.first() else { return (STEP_EXEC, "no command".into()) };
     (STEP_EXEC, errno_text(sys::execute(program, arguments, environment)))
 }

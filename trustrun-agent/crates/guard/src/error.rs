@@ -92,7 +92,7 @@ pub enum GuardError {
         reason: String,
     },
     /// The user to run as does not exist.
-    #[error("there is no user {name}")]
+    #[error("there is no user {}", trustrun_model::Untrusted::new(name))]
     NoUser {
         /// Name or number.
         name: String,

@@ -14,7 +14,7 @@ use nix::{
 };
 use trustrun_common::Address;
 
-use crate::{Cgroup, Channel, GuardError, Hierarchy, Name, Note, Order, cgroup, session::Session, sys};
+use crate::{Cgroup, Channel, Child, GuardError, Hierarchy, Name, Note, Order, cgroup, session::Session, sys};
 
 /// What the guard is to set up.
 #[derive(Debug)]
@@ -108,11 +108,23 @@ pub enum Outcome {
 }
 
 impl Guard {
-    /// Tells the guard that the child ended, and waits for the session's end.
+    /// Tells the guard that the child ended, and waits for the session's end: until then a signal to this process
+    /// ends the wait for what outlives the child.
     #[must_use]
-    pub fn finish(self, status: i32) -> Outcome {
+    pub fn finish(self, status: i32, child: Option<&Child>) -> Outcome {
+        if let Some(child) = child {
+            // What came until now was meant for the child.
+            let _ = child.asked_to_end();
+        }
         if self.channel.order(Order::Ended { status }).is_err() {
             return Outcome::NoGuard;
+        }
+        if let Some(child) = child {
+            while !child.readable_before_signal(&self.channel) {
+                if child.asked_to_end() {
+                    let _ = self.channel.order(Order::Ended { status });
+                }
+            }
         }
         let outcome = match self.channel.receive() {
             Some(Note::Done { reported: true }) => Outcome::Reported,

@@ -227,8 +227,8 @@ impl Loaded {
         map.iter().flatten().collect()
     }
 
-    /// Binds an address to a name as the ingress program would: when enforcing, a name that the policy does not let be
-    /// asked binds nothing.
+    /// Binds an address to a name as the ingress program would: when enforcing (`default` is the policy's then), a name
+    /// that the policy does not let be asked binds nothing.
     ///
     /// # Errors
     /// If the table is full.
@@ -236,12 +236,12 @@ impl Loaded {
         &mut self,
         address: Address,
         name: &[u8],
-        enforce: bool,
+        default: Option<u8>,
         now: u64,
         expires: u64,
     ) -> Result<(), GuardError> {
         let rules = self.rules_of(name)?;
-        if enforce && rules.is_some_and(|r| r.ask >= trustrun_common::ACTION_BLOCK) {
+        if default.is_some_and(|d| rules.map_or(d, |r| r.ask) >= trustrun_common::ACTION_BLOCK) {
             return Ok(());
         }
         let (set, name) = (rules.map_or(0, |r| r.set), trustrun_common::name_hash(name));

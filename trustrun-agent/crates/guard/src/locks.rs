@@ -1,15 +1,21 @@
-//! The child's own locks under an enforcing policy: no new privileges, a container-like capability set, and seccomp
-//! that lets no socket family through whose packets the cgroup hooks do not see.
+//! The child's own locks under an enforcing policy: no new privileges, a container-like capability set, seccomp that
+//! lets no socket family through whose packets the cgroup hooks do not see, and the kernel's own files read-only, so
+//! that no process leaves its cgroup.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs, io, path::Path};
 
 use caps::{CapSet, Capability};
-use nix::sys::prctl;
+use nix::{
+    errno::Errno,
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+    sys::prctl,
+};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
-use crate::GuardError;
+use crate::{GuardError, cgroup};
 
 /// What a container keeps by default, without CAP_NET_RAW, CAP_SYS_CHROOT and CAP_MKNOD, which are ways out.
 const KEPT: [Capability; 11] = [
@@ -66,6 +72,59 @@ pub(crate) fn filter() -> Result<BpfProgram, GuardError> {
 pub(crate) fn apply(filter: &BpfProgram) -> Result<(), String> {
     prctl::set_no_new_privs().map_err(|e| format!("no_new_privs: {e}"))?;
     seccompiler::apply_filter(filter).map_err(|e| format!("seccomp: {e}"))
+}
+
+/// Kinds of file systems through which root governs the kernel: cgroups (the way out of the session's own), pinned
+/// programs (ours), and what needs no name here.
+const SEALED_KINDS: [&str; 8] = ["cgroup", "cgroup2", "bpf", "sysfs", "securityfs", "debugfs", "tracefs", "configfs"];
+/// As a container has them: writing here runs programs or changes the network for the whole machine.
+const SEALED_PLACES: [&str; 2] = ["/proc/sys", "/proc/sysrq-trigger"];
+
+/// Makes the kernel's own files read-only, in a mount namespace of the child's: root could else write itself into
+/// another cgroup, whose connections no hook of this session sees. Who is not root could not in any case.
+///
+/// # Errors
+/// What failed, for a person; never for a child that is not root.
+pub(crate) fn seal_kernel_files(root: bool) -> Result<(), String> {
+    let sealed = seal();
+    if root { sealed.map_err(|e| format!("a mount namespace with read-only kernel files: {e}")) } else { Ok(()) }
+}
+
+fn seal() -> io::Result<()> {
+    let none: Option<&str> = None;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    // Mounts of the machine still arrive; nothing of ours gets out.
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)?;
+    for place in SEALED_PLACES.into_iter().filter(|p| Path::new(p).exists()) {
+        mount(Some(place), place, none, MsFlags::MS_BIND, none)?;
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        mount(none, place, none, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | flags, none)?;
+    }
+    for m in cgroup::mounts(&fs::read_to_string("/proc/self/mountinfo")?) {
+        if SEALED_KINDS.contains(&m.kind) {
+            let kept = m.options.split(',').fold(MsFlags::empty(), |flags, word| flags | flag(word));
+            let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | kept;
+            match mount(none, m.place.as_str(), none, flags, none) {
+                // Hidden under another mount: nobody reaches it by its path.
+                Ok(()) | Err(Errno::ENOENT | Errno::EINVAL) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a remount would lose if it were not said again.
+fn flag(word: &str) -> MsFlags {
+    match word {
+        "nosuid" => MsFlags::MS_NOSUID,
+        "nodev" => MsFlags::MS_NODEV,
+        "noexec" => MsFlags::MS_NOEXEC,
+        "noatime" => MsFlags::MS_NOATIME,
+        "nodiratime" => MsFlags::MS_NODIRATIME,
+        "relatime" => MsFlags::MS_RELATIME,
+        _ => MsFlags::empty(),
+    }
 }
 
 /// Drops every capability that is not kept, while still root.

@@ -23,6 +23,8 @@ use crate::{Cgroup, Channel, Engine, EngineLink, FinalFlow, GuardError, Note, Or
 
 /// How long the rest of the cgroup may live on after the first child.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long it may when somebody asked for the end: a Ctrl-C reaches the rest too, and it may be about to end.
+const CUT_SHORT: Duration = Duration::from_secs(1);
 /// How long the engine may take for its report.
 const REPORT: Duration = Duration::from_secs(60);
 /// How often old bindings are forgotten.
@@ -36,7 +38,8 @@ pub(crate) struct Session {
     binder: Channel,
     engine_pid: Pid,
     wait_all: bool,
-    enforce: bool,
+    /// The policy's default, when enforcing.
+    default: Option<u8>,
     loaded: Loaded,
     dns_grace: Duration,
     /// Inherited by nobody but the engine, which closes it: an explicit unlock would free it for all.
@@ -51,6 +54,7 @@ impl Session {
         engine: Engine<'_>,
     ) -> Result<Self, GuardError> {
         let _ = setsid();
+        sys::release_pipes();
         for signal in
             [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTSTP, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGPIPE]
         {
@@ -62,10 +66,11 @@ impl Session {
         } else {
             loaded.fill(&observe_all(), &plan.resolvers, &plan.search)?;
         }
+        let default = plan.tables.as_ref().filter(|_| plan.enforce).map(|t| t.default);
         for (address, name) in &plan.hosts {
             let address = crate::message::address(*address);
             // No room: the name is refused like any that was not answered.
-            let _ = loaded.bind(address, name.as_bytes(), plan.enforce, boot_ns(), u64::MAX);
+            let _ = loaded.bind(address, name.as_bytes(), default, boot_ns(), u64::MAX);
         }
         let mut ring = loaded.ring()?;
         let mut config = Config {
@@ -80,9 +85,12 @@ impl Session {
         };
         loaded.configure(&config)?;
         loaded.attach(cgroup)?;
-        loaded.pin(&plan.session)?;
+        let pinned = loaded.pin(&plan.session);
         let attached_ns = wall_ns();
-        crate::selftest::run(&mut loaded, &mut ring, cgroup)?;
+        if let Err(e) = pinned.and_then(|()| crate::selftest::run(&mut loaded, &mut ring, cgroup)) {
+            loaded.detach();
+            return Err(e);
+        }
         // The canary's events are not the session's.
         config.mode = trustrun_common::MODE_OFF;
         loaded.configure(&config)?;
@@ -117,8 +125,14 @@ impl Session {
             loaded.detach();
             return Err(GuardError::Guard { reason: "the engine did not start".into() });
         }
-        foreground.note(Note::Go).map_err(|source| GuardError::System { what: "telling the foreground", source })?;
-        let (cgroup, wait_all, enforce, dns_grace) = (cgroup.clone(), plan.wait_all, plan.enforce, plan.dns_grace);
+        if let Err(source) = foreground.note(Note::Go) {
+            // It was ended before there was a child: nothing is to be guarded.
+            drop(ours);
+            let _ = waitpid(engine_pid, None);
+            loaded.detach();
+            return Err(GuardError::System { what: "telling the foreground", source });
+        }
+        let (cgroup, wait_all, dns_grace) = (cgroup.clone(), plan.wait_all, plan.dns_grace);
         Ok(Self {
             cgroup,
             foreground,
@@ -126,7 +140,7 @@ impl Session {
             binder,
             engine_pid,
             wait_all,
-            enforce,
+            default,
             loaded,
             dns_grace,
             _held: held,
@@ -225,19 +239,23 @@ impl Session {
             let life = Duration::from_secs(ttl.into()).max(self.dns_grace);
             let expires = now.saturating_add(u64::try_from(life.as_nanos()).unwrap_or(u64::MAX));
             // Full: the connection is refused as any unbound one.
-            let _ = self.loaded.bind(crate::message::address(address), name.as_bytes(), self.enforce, now, expires);
+            let _ = self.loaded.bind(crate::message::address(address), name.as_bytes(), self.default, now, expires);
             let _ = self.binder.note(Note::Go);
         }
     }
 
-    /// Waits for the rest of the cgroup; whether it is empty.
+    /// Waits for the rest of the cgroup; whether it is empty. A second word of the foreground process cuts it short.
     fn rest(&mut self, lost: bool) -> bool {
-        let end = if self.wait_all || lost { None } else { Some(Instant::now() + GRACE) };
+        let mut end = if self.wait_all || lost { None } else { Some(Instant::now() + GRACE) };
         loop {
             if self.cgroup.wait_empty(Duration::from_millis(50)) {
                 return true;
             }
             self.serve_binder();
+            if !lost && self.foreground.read(MsgFlags::MSG_DONTWAIT).is_some() {
+                let soon = Instant::now() + CUT_SHORT;
+                end = Some(end.map_or(soon, |e| e.min(soon)));
+            }
             let mut fds = [PollFd::new(self.engine.as_fd(), PollFlags::POLLIN)];
             while matches!(poll(&mut fds, PollTimeout::ZERO), Ok(n) if n > 0) {
                 if !self.serve_engine() {

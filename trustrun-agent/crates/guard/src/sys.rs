@@ -60,6 +60,14 @@ pub(crate) fn execute(program: &CStr, arguments: &[CString], environment: &[CStr
     }
 }
 
+/// Lets go of standard input and output, which are the child's: a pipe must end when the child closes it, and not
+/// when we do.
+pub(crate) fn release_pipes() {
+    let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") else { return };
+    let _ = nix::unistd::dup2_stdin(&null);
+    let _ = nix::unistd::dup2_stdout(&null);
+}
+
 /// Closes every descriptor from `first` on except `keep`.
 pub(crate) fn close_from(first: RawFd, keep: &OwnedFd) {
     let keep = keep.as_raw_fd();

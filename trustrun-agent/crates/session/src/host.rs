@@ -27,13 +27,15 @@ impl Resolvers {
     /// Reads `/etc/resolv.conf` and `/etc/hosts`; without a nameserver line resolvers ask 127.0.0.1 (resolv.conf(5)).
     #[must_use]
     pub fn read() -> Self {
-        let mut r = Self::parse(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
+        let mut r = Self::parse(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default(), &about_host().0);
         r.hosts = hosts(&fs::read_to_string("/etc/hosts").unwrap_or_default());
         r
     }
 
-    fn parse(text: &str) -> Self {
+    /// Without a search list the host name's own domain is one (resolv.conf(5)).
+    fn parse(text: &str, host: &str) -> Self {
         let mut r = Self::default();
+        r.search.extend(host.split_once('.').map(|(_, domain)| domain.to_ascii_lowercase()));
         for line in text.lines() {
             let mut words = line.split_whitespace();
             match words.next() {
@@ -114,7 +116,8 @@ mod tests {
         );
         assert_eq!(r.addresses, ["10.0.0.53".parse::<IpAddr>().unwrap(), "fe80::1".parse().unwrap()]);
         assert_eq!(r.search, ["svc.cluster.local", "example.org"]);
-        assert_eq!(Resolvers::parse("").addresses, [IpAddr::V4(Ipv4Addr::LOCALHOST)]);
+        assert_eq!(Resolvers::parse("", "node1.ward.example").search, ["ward.example"]);
+        assert_eq!(Resolvers::parse("", "").addresses, [IpAddr::V4(Ipv4Addr::LOCALHOST)]);
     }
 
     #[test]

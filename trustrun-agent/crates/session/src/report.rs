@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use trustrun_common::{HOOK_NAMES, counter};
 use trustrun_model::{
     Assurance, Counters, Coverage, Exit, Hook, Instants, Limit, Operator, PolicyRef, Report, SCHEMA, SelfTest,
-    SensorKind, SessionInfo, judge, rfc3339,
+    SensorKind, SessionInfo, Verdict, judge, rfc3339,
 };
+use trustrun_observe::Clock;
 
-use crate::{Engine, about_host, host};
+use crate::{Engine, Judge, about_host, host};
 
 /// What is known of a session when it starts.
 #[derive(Clone, Debug)]
@@ -87,6 +88,7 @@ pub fn unwatched(facts: &Facts, status: i32, gap: &'static str, why: &str) -> Re
         enforce: facts.enforce,
         search: Vec::new(),
         resolvers: Vec::new(),
+        hosts: Vec::new(),
         dns_grace: std::time::Duration::ZERO,
     });
     engine.ledger.gap(gap, 1, || why.into());

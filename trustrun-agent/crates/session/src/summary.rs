@@ -87,7 +87,10 @@ fn sentence(report: &Report, tally: &Tally<'_>) -> String {
         }
         Verdict::Incomplete => format!("no violation seen, but: {}", doubts(report)),
         Verdict::Fail => {
-            let refused: u64 = report.violations.iter().filter(|v| v.action.refuses()).map(|v| v.count.max(1)).sum();
+            // An observing session refuses nothing, whatever the policy would have done.
+            let enforced = matches!(report.session.assurance, Assurance::Contained | Assurance::Enforced);
+            let refused = report.violations.iter().filter(|v| enforced && v.action.refuses());
+            let refused: u64 = refused.map(|v| v.count.max(1)).sum();
             let all: u64 = report.violations.iter().map(|v| v.count.max(1)).sum();
             let done = match (refused, all - refused) {
                 (_, 0) => "refused".to_owned(),
@@ -278,7 +281,7 @@ fn next(page: &mut Vec<Line>, report: &Report, tally: &Tally<'_>, style: Style<'
         let command = report.session.command.iter().map(|w| clean(w)).collect::<Vec<_>>().join(" ");
         let learn =
             format!("To learn a policy from this: trustrun run --learn policy.yaml -- {}", shortened(&command, 120));
-        page.push(Line::new().text(&learn));
+        page.push(Line::new().text(&learn).wrapped(2));
     }
     let limits = match report.limits.len() as u64 {
         0 => String::new(),

@@ -185,6 +185,14 @@ All of it, with 1 limit of this kind of watching: trustrun session show 20261120
 }
 
 #[test]
+fn nothing_is_called_refused_where_nothing_was_enforced() {
+    let mut report = Report { violations: vec![violation(Action::Block, "x.org", 2)], ..report(Verdict::Fail) };
+    report.session.assurance = Assurance::Observed;
+    let text = render(&report, NARROW);
+    assert!(text.starts_with("FAIL  2 violations of policy cohort-notebook, let through\n"), "{text}");
+}
+
+#[test]
 fn limits_are_counted_in_the_short_form_and_told_in_the_full_one() {
     let mut report = report(Verdict::Pass);
     for n in 0..2 {
