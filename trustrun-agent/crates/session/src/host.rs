@@ -113,6 +113,7 @@ mod tests {
     fn resolvers_are_what_resolv_conf_says() {
         let r = Resolvers::parse(
             "# x\nnameserver 10.0.0.53\nsearch Svc.Cluster.Local. example.org\nnameserver fe80::1%eth0\n",
+            "a.b",
         );
         assert_eq!(r.addresses, ["10.0.0.53".parse::<IpAddr>().unwrap(), "fe80::1".parse().unwrap()]);
         assert_eq!(r.search, ["svc.cluster.local", "example.org"]);
