@@ -4,8 +4,8 @@
 
 use aya_ebpf::{helpers::bpf_ktime_get_boot_ns, maps::lpm_trie::Key};
 use trustrun_common::{
-    ACTION_BLOCK, ACTION_NONE, Address, BOUND_SETS, Config, ListenKey, SOCKET_BY_NAME,
-    SOCKET_NEEDS_NAME, port_key, reason,
+    ACTION_BLOCK, ACTION_NONE, Address, BOUND_SETS, Config, ListenKey, SOCKET_BY_NAME, SOCKET_NEEDS_NAME, port_key,
+    reason,
 };
 
 use crate::maps::{BINDINGS, LISTENERS, NETS, PORTS, RESOLVERS, enforcing};

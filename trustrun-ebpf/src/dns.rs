@@ -51,12 +51,11 @@ fn judge(s: *mut Scratch, config: &Config) -> Asked {
     }
     // A search-list expansion of an allowed name may be asked, but is never bound: refusing it would make glibc give
     // up before it asks for the name itself.
-    if names::strip_search(s) {
-        if let Some(v) = names::rules(s) {
-            if v.ask < ACTION_BLOCK {
-                return Asked { action: v.ask, reason: reason::RULE, set: 0, bind: false };
-            }
-        }
+    if names::strip_search(s)
+        && let Some(v) = names::rules(s)
+        && v.ask < ACTION_BLOCK
+    {
+        return Asked { action: v.ask, reason: reason::RULE, set: 0, bind: false };
     }
     // Refused; or only watched, and then its addresses are known by its name like any other.
     let bind = !enforcing(config);
@@ -274,5 +273,3 @@ fn bind_set(address: &Address, set: u32, now: u64, expires: u64) -> bool {
     }
     false
 }
-
-

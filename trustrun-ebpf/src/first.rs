@@ -9,7 +9,8 @@
 use aya_ebpf::{helpers::bpf_probe_read_kernel_buf, programs::SkBuffContext};
 use trustrun_common::{
     ACTION_ALLOW, ACTION_BLOCK, ACTION_NONE, Address, BoundName, Config, FLAG_ENFORCED, FLAG_OUTGOING, SOCKET_BY_NAME,
-    SOCKET_NEEDS_NAME, STAGE_DONE, STAGE_FIRST, STAGE_HELLO, STAGE_SECOND, STAGE_SOCKS, SocketState, counter, kind, reason,
+    SOCKET_NEEDS_NAME, STAGE_DONE, STAGE_FIRST, STAGE_HELLO, STAGE_SECOND, STAGE_SOCKS, SocketState, counter, kind,
+    reason,
 };
 
 use crate::{
@@ -447,8 +448,7 @@ fn address_at(s: *mut Scratch, offset: u64) {
 #[inline(always)]
 fn judge(s: *mut Scratch, st: *mut SocketState, config: &Config) -> Decision {
     // SAFETY: a live map value and this run's slot, in all blocks of this function.
-    let (what, flags, port, granted) =
-        unsafe { (load(&raw const (*s).what), (*st).flags, (*st).port, (*st).action) };
+    let (what, flags, port, granted) = unsafe { (load(&raw const (*s).what), (*st).flags, (*st).port, (*st).action) };
     let nothing = Decision::new(ACTION_NONE, reason::DEFAULT);
     if what == ADDRESS {
         // SAFETY: as above.

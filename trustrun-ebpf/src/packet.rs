@@ -83,7 +83,7 @@ pub fn read(ctx: &SkBuffContext, s: *mut Scratch) -> Option<&'static Packet> {
             }
         }
         let total = ctx.len();
-        p.length = if total > p.offset { total - p.offset } else { 0 };
+        p.length = total.saturating_sub(p.offset);
         Some(p)
     }
 }

@@ -14,8 +14,8 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use trustrun_common::{
-    ACTION_ALLOW, ACTION_BLOCK, Address, Config, FLAG_ENFORCED, MODE_OFF, SOCKET_CONNECTED, SOCKET_NOBODY, SOCKET_RESOLVER, SOCKET_SENDS,
-    STAGE_DONE, STAGE_FIRST, SocketState, counter, hook, kind, reason,
+    ACTION_ALLOW, ACTION_BLOCK, Address, Config, FLAG_ENFORCED, MODE_OFF, SOCKET_CONNECTED, SOCKET_NOBODY,
+    SOCKET_RESOLVER, SOCKET_SENDS, STAGE_DONE, STAGE_FIRST, SocketState, counter, hook, kind, reason,
 };
 
 use crate::{

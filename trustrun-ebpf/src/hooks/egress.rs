@@ -7,10 +7,7 @@
 //!
 //! AF_PACKET, AF_XDP and what the kernel itself sends (ICMP errors, TIME_WAIT) do not come here.
 
-use aya_ebpf::{
-    macros::cgroup_skb,
-    programs::SkBuffContext,
-};
+use aya_ebpf::{macros::cgroup_skb, programs::SkBuffContext};
 use trustrun_common::{
     ACTION_ALLOW, ACTION_BLOCK, Config, DIRECTION_IN, DIRECTION_OUT, DatagramKey, DatagramState, FLAG_ENFORCED,
     FLAG_OUTGOING, MODE_OFF, SOCKET_CONNECTED, SOCKET_RESOLVER, SOCKET_SENDS, STAGE_DONE, SocketState, Tuple, counter,
@@ -82,7 +79,7 @@ impl Next {
 #[inline(always)]
 fn jump(ctx: &SkBuffContext, index: u32, fallback: i32) -> i32 {
     // SAFETY: the programs in `JUMPS` are of this program's type.
-    let _ = unsafe { JUMPS.tail_call(ctx, index) };
+    unsafe { JUMPS.tail_call(ctx, index) };
     count(counter::UNREADABLE);
     fallback
 }

@@ -28,11 +28,11 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
     let Some(p) = packet::read(&ctx, s) else { return 1 };
     let cookie = packet::cookie(&ctx);
     if p.protocol == 6 {
-        if p.length != 0 {
-            if let Some(st) = SOCKETS.get_ptr_mut(&cookie) {
-                // SAFETY: a live map value.
-                unsafe { add(&raw mut (*st).received, p.length as u64) }
-            }
+        if p.length != 0
+            && let Some(st) = SOCKETS.get_ptr_mut(&cookie)
+        {
+            // SAFETY: a live map value.
+            unsafe { add(&raw mut (*st).received, p.length as u64) }
         }
     } else if p.protocol == 17 {
         udp(&ctx, s, p, cookie, config);

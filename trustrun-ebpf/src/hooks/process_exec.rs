@@ -6,7 +6,8 @@
 
 use aya_ebpf::{
     helpers::{
-        bpf_probe_read_kernel, generated::bpf_get_current_ancestor_cgroup_id,
+        bpf_probe_read_kernel,
+        generated::bpf_get_current_ancestor_cgroup_id,
         generated::{bpf_probe_read_kernel_str, bpf_probe_read_user},
     },
     macros::raw_tracepoint,
@@ -24,8 +25,7 @@ use crate::{
 #[inline(always)]
 pub fn ours(config: &Config) -> bool {
     // SAFETY: the helper has no preconditions.
-    config.mode != MODE_OFF
-        && unsafe { bpf_get_current_ancestor_cgroup_id(config.level as i32) } == config.cgroup
+    config.mode != MODE_OFF && unsafe { bpf_get_current_ancestor_cgroup_id(config.level as i32) } == config.cgroup
 }
 
 /// process_exec

@@ -2,9 +2,7 @@
 //! (<https://github.com/torvalds/linux/blob/v6.12/kernel/exit.c#L958>). Other threads may live on; the agent keeps
 //! what it knows of the process until the session ends.
 
-use aya_ebpf::{
-    helpers::bpf_probe_read_kernel, macros::raw_tracepoint, programs::RawTracePointContext,
-};
+use aya_ebpf::{helpers::bpf_probe_read_kernel, macros::raw_tracepoint, programs::RawTracePointContext};
 use trustrun_common::{TaskEvent, hook, kind};
 
 use crate::{
@@ -28,9 +26,6 @@ pub fn process_exit(ctx: RawTracePointContext) -> i32 {
     let task: usize = ctx.arg(0);
     // SAFETY: the helper checks the access.
     let status = unsafe { bpf_probe_read_kernel((task + config.offsets.task_exit_code as usize) as *const u32) };
-    emit::record(TaskEvent {
-        header: emit::header(kind::EXIT, 0, owner, 0),
-        value: status.unwrap_or(0) as u64,
-    });
+    emit::record(TaskEvent { header: emit::header(kind::EXIT, 0, owner, 0), value: status.unwrap_or(0) as u64 });
     0
 }

@@ -15,8 +15,8 @@ use crate::{
     decide::{self, Decision, mapped},
     emit::{self, Owner},
     hooks::connect::{destination6, protocol},
-    maps::{DATAGRAMS, SOCKETS, config, count, enforcing, hit},
     hooks::egress::{datagram_opened, refuses},
+    maps::{DATAGRAMS, SOCKETS, config, count, enforcing, hit},
 };
 
 /// sendmsg4

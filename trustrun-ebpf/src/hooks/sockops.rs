@@ -3,14 +3,10 @@
 //! end (with their bytes, also after the descriptor was closed), and sockets that listen. It runs partly in softirq,
 //! so it takes the owner from the socket's state. It refuses nothing.
 
-use aya_ebpf::{
-    EbpfContext,
-    helpers::generated::bpf_get_socket_cookie,
-    macros::sock_ops,
-    programs::SockOpsContext,
-};
+use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_socket_cookie, macros::sock_ops, programs::SockOpsContext};
 use trustrun_common::{
-    ACTION_ALLOW, Address, Config, DIRECTION_IN, FLAG_ENFORCED, MODE_OFF, SOCKET_NOBODY, STAGE_DONE, SocketState, Tuple, counter, hook, kind, reason,
+    ACTION_ALLOW, Address, Config, DIRECTION_IN, FLAG_ENFORCED, MODE_OFF, SOCKET_NOBODY, STAGE_DONE, SocketState,
+    Tuple, counter, hook, kind, reason,
 };
 
 use crate::{
@@ -54,10 +50,8 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
             let _ = ctx.set_cb_flags(WANT_STATE);
             listening(&ctx);
         }
-        STATE => {
-            if ctx.arg(1) == CLOSE {
-                closed(&ctx);
-            }
+        STATE if ctx.arg(1) == CLOSE => {
+            closed(&ctx);
         }
         _ => {}
     }

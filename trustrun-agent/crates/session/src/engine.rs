@@ -77,6 +77,8 @@ struct Open {
     host: Option<Rc<str>>,
     evidence: Evidence,
     claim: Option<Rc<str>>,
+    /// The port that a proxy was asked for: then `host` is the proxy's authority.
+    beyond: Option<u16>,
     action: Action,
     rule: Rc<str>,
     process: Option<Rc<Process>>,
@@ -218,6 +220,7 @@ impl Engine {
             host,
             evidence,
             claim: None,
+            beyond: None,
             action: decided.action,
             rule,
             process,
@@ -295,10 +298,11 @@ impl Engine {
             return None;
         }
         // What the client said it wanted, where that is what was refused.
-        let claimed = matches!(decided.reason, Reason::Mismatch | Reason::Claim);
+        let claimed = open.beyond.is_none() && matches!(decided.reason, Reason::Mismatch | Reason::Claim);
         let (first, second) = if claimed { (&open.claim, &open.host) } else { (&open.host, &open.claim) };
         let host = first.as_ref().or(second.as_ref()).cloned();
         let target = host.as_deref().map_or_else(|| open.flow.peer.ip().to_string(), ToOwned::to_owned);
+        let port = open.beyond.unwrap_or_else(|| open.flow.peer.port());
         self.ledger.breach(Breach {
             at: at.wall_ns,
             action: decided.action,
@@ -308,7 +312,7 @@ impl Engine {
             protocol: open.flow.protocol.to_string(),
             rule: Rc::clone(&open.rule),
             process: open.process.clone(),
-            suggestion: suggest::connection(&target, open.flow.peer.port(), open.flow.protocol, decided, &open.rule),
+            suggestion: suggest::connection(&target, port, open.flow.protocol, decided, &open.rule),
         });
         (decided.action == Action::Kill && decided.enforced).then_some(Reaction::Kill)
     }
@@ -364,9 +368,14 @@ impl Engine {
         let mut open = self.flows.remove(&(flow.id, flow.peer))?;
         if decided.action > open.action || decided.action.refuses() {
             open.action = decided.action;
-            open.rule = match (&self.judge.policy, decided.reason, &open.claim) {
-                (Some(m), Reason::Claim, Some(claim)) => {
-                    let d = m.decide(Some(claim), None, flow.peer.port(), flow.protocol);
+            // Of a proxy request the authority is judged, else the name that the client claims.
+            let named = if open.beyond.is_some() { &open.host } else { &open.claim };
+            open.rule = match (&self.judge.policy, decided.reason, named) {
+                (Some(m), Reason::Claim, Some(named)) => {
+                    let port = open.beyond.unwrap_or_else(|| flow.peer.port());
+                    let address = named.parse().ok();
+                    let name = if address.is_some() { None } else { Some(&**named) };
+                    let d = m.decide(name, address, port, flow.protocol);
                     d.rule.map_or_else(|| Rc::clone(&self.internal.default), |r| m.rule_name(r).into())
                 }
                 _ => rule,
@@ -434,6 +443,7 @@ impl Engine {
                 open.host = Some(host.into());
                 open.evidence = Evidence::Claim;
                 open.claim = Some(name.into());
+                open.beyond = Some(port.unwrap_or(80));
             }
             (ClaimSource::Sni, Some(name)) => {
                 open.host = Some(name);
@@ -552,7 +562,7 @@ impl Engine {
         let (host, evidence) = self.name(&flow, o.at);
         let rule = self.explain(&flow, decided, o.at);
         let open =
-            Open { flow, at: o.at, host, evidence, claim: None, action: decided.action, rule, process, gather: None };
+            Open { flow, at: o.at, host, evidence, claim: None, beyond: None, action: decided.action, rule, process, gather: None };
         let reaction = self.violated(o.at, &open, decided);
         self.fold(open, 0, 0, o.at);
         reaction

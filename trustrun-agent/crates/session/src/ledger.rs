@@ -66,13 +66,16 @@ pub(crate) struct Breach {
     pub(crate) suggestion: String,
 }
 
+/// Name, record type, resolver, action.
+type QueryKey = (Rc<str>, String, SocketAddr, Action);
 type BreachKey = (Option<Rc<str>>, Option<IpAddr>, u16, String, Rc<str>, Option<Rc<Process>>);
 
 /// The folded rows of one session.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     destinations: HashMap<Key, Row>,
-    queries: BTreeMap<(Rc<str>, String, SocketAddr, Action), (u64, BTreeSet<IpAddr>)>,
+    /// How often, and the addresses answered.
+    queries: BTreeMap<QueryKey, (u64, BTreeSet<IpAddr>)>,
     violations: Vec<Violation>,
     folded: HashMap<BreachKey, usize>,
     gaps: BTreeMap<&'static str, (u64, String)>,
