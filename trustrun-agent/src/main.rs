@@ -2,14 +2,20 @@
 //!
 //! One file per subcommand in `commands/`: parse, plan, act. Nothing here holds logic.
 
+// Without the kernel programs `run` only says so, and part of what it would need has no use.
+#![cfg_attr(not(feature = "ebpf"), allow(dead_code))]
+
 mod caller;
 mod commands;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use trustrun_model::Untrusted;
 
-use commands::{demo, policy, run, session};
+#[cfg(feature = "demo")]
+use commands::demo;
+use commands::{policy, run, session};
 
 /// Does this program talk only to whom it may?
 #[derive(Debug, Parser)]
@@ -28,7 +34,14 @@ enum Command {
     /// Look at policies.
     Policy(policy::PolicyArgs),
     /// See it work, offline, in a network of its own.
+    #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
+    /// (Not in this build: it was made without the feature `demo`.)
+    #[cfg(not(feature = "demo"))]
+    Demo,
+    #[cfg(feature = "demo")]
+    #[command(hide = true)]
+    DemoFetch(demo::fetch::FetchArgs),
 }
 
 fn main() -> ExitCode {
@@ -36,14 +49,42 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|a| a == "--canary") {
         return ExitCode::SUCCESS;
     }
-    let result = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(why) => return usage(&why),
+    };
+    let result = match cli.command {
         Command::Run(args) => return run::run(args),
         Command::Session(args) => session::run(&args).map_err(|e| e.to_string()),
         Command::Policy(args) => policy::run(&args).map_err(|e| e.to_string()),
-        Command::Demo(args) => demo::run(&args).map_err(|e| e.to_string()),
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => return demo::run(&args),
+        #[cfg(not(feature = "demo"))]
+        Command::Demo => Err("this trustrun was built without the demo: build it with the default features".into()),
+        #[cfg(feature = "demo")]
+        Command::DemoFetch(args) => return demo::fetch::run(&args),
     };
     result.unwrap_or_else(|why| {
         eprintln!("trustrun: {why}");
         ExitCode::from(2)
     })
+}
+
+/// Says what is wrong with the command line. For `run` it is our own failure, 125: 2 may be the command's.
+fn usage(why: &clap::Error) -> ExitCode {
+    let run = std::env::args_os().nth(1).is_some_and(|a| a == "run");
+    let shown = why.render().to_string();
+    let harmless = |line: &str| Untrusted::new(line).to_string() == line;
+    let _ = if shown.lines().all(harmless) {
+        why.print()
+    } else {
+        // What was typed is repeated in it.
+        let shown: String = shown.lines().map(|line| format!("{}\n", Untrusted::new(line))).collect();
+        std::io::Write::write_all(&mut std::io::stderr(), shown.as_bytes())
+    };
+    match (why.use_stderr(), run) {
+        (false, _) => ExitCode::SUCCESS,
+        (true, true) => ExitCode::from(125),
+        (true, false) => ExitCode::from(2),
+    }
 }

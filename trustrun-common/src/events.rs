@@ -32,8 +32,8 @@ pub mod kind {
     pub const QUERY: u16 = 12;
     /// [`super::PayloadEvent`]: a DNS answer; `bound` tells what was bound.
     pub const ANSWER: u16 = 13;
-    /// [`super::TaskEvent`]: made by nobody but benchmarks, to measure the road.
-    pub const SYNTHETIC: u16 = 14;
+    /// [`super::ExecEvent`] of the process that was moved to another cgroup, whose path is in the path area.
+    pub const MOVED: u16 = 14;
 }
 
 /// What a decision rests on.
@@ -177,7 +177,7 @@ pub struct ExecEvent {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TaskEvent {
-    /// Kind FORK, EXIT or SYNTHETIC.
+    /// Kind FORK or EXIT.
     pub header: Header,
     /// See [`kind`].
     pub value: u64,

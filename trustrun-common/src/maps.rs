@@ -23,6 +23,19 @@ pub const ACTION_BLOCK: u8 = 3;
 /// Refuse, then end the target.
 pub const ACTION_KILL: u8 = 4;
 
+/// Most domains of a search list that are known to the kernel programs; more are unheard of.
+pub const SEARCH_MOST: u32 = 8;
+
+/// Value of `SEARCH_LIST`: one domain of the target's search list.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SearchName {
+    /// Reversed, with the dot that goes before it: `tset.` for `test`.
+    pub name: [u8; NAME_KEY],
+    /// Its bytes, the dot among them; 0 where there is none.
+    pub length: u32,
+}
+
 /// Value of `NAMES` (LPM trie, key `[u8; NAME_KEY]`): the rules that match a name. A node's set holds all rules that
 /// match, those of shorter wildcards too, because a lookup returns only the longest.
 #[repr(C)]
@@ -295,6 +308,10 @@ pub struct Offsets {
     pub bprm_filename: u32,
     /// `linux_binprm.interp`
     pub bprm_interp: u32,
+    /// `cgroup.root`
+    pub cgroup_root: u32,
+    /// `cgroup_root.hierarchy_id`
+    pub root_hierarchy: u32,
 }
 
 /// A rule speaks of ICMP, so ping and raw ICMP sockets may be created; their packets are judged by address.
@@ -367,8 +384,10 @@ pub mod hook {
     pub const FORK: u32 = 12;
     /// sched_process_exit
     pub const EXIT: u32 = 13;
+    /// cgroup_attach_task
+    pub const MOVED: u32 = 14;
     /// How many there are.
-    pub const COUNT: u32 = 14;
+    pub const COUNT: u32 = 15;
 }
 
 /// Program names in the object, by [`hook`] number.
@@ -387,6 +406,7 @@ pub const HOOK_NAMES: [&str; hook::COUNT as usize] = [
     "process_exec",
     "process_fork",
     "process_exit",
+    "process_moved",
 ];
 
 const _: () = {
@@ -401,8 +421,9 @@ const _: () = {
     assert!(offset_of!(SocketState, local_port) == 76 && offset_of!(SocketState, sent) == 80);
     assert!(size_of::<DatagramKey>() == 32 && offset_of!(DatagramKey, port) == 24);
     assert!(size_of::<DatagramState>() == 48 && offset_of!(DatagramState, tgid) == 36);
-    assert!(size_of::<Config>() == 80 && offset_of!(Config, offsets) == 48);
-    assert!(size_of::<Offsets>() == 32);
+    assert!(size_of::<Config>() == 88 && offset_of!(Config, offsets) == 48);
+    assert!(size_of::<Offsets>() == 40);
+    assert!(size_of::<SearchName>() == 260 && offset_of!(SearchName, length) == 256);
 };
 
 #[cfg(feature = "user")]
@@ -418,6 +439,7 @@ mod pod {
     }
     pod!(
         NameValue,
+        SearchName,
         PortValue,
         Binding,
         BoundName,

@@ -4,9 +4,12 @@
 //! port) to a resolver that the target is configured with. What a wrong id, another question, a truncated message or
 //! a looping name may do is: bind nothing.
 
-use aya_ebpf::{helpers::bpf_ktime_get_boot_ns, programs::SkBuffContext};
+use aya_ebpf::{
+    helpers::{bpf_ktime_get_boot_ns, generated::bpf_probe_read_kernel},
+    programs::SkBuffContext,
+};
 use trustrun_common::{
-    ACTION_BLOCK, ACTION_NONE, Address, Binding, Config, FLAG_ENFORCED, FLAG_OUTGOING, FLAG_RESOLVER, PendingKey,
+    ACTION_ALLOW, ACTION_BLOCK, ACTION_NONE, Address, Binding, Config, FLAG_ENFORCED, FLAG_OUTGOING, FLAG_RESOLVER, PendingKey,
     PendingValue, SocketState, Tuple, counter, kind, reason,
 };
 
@@ -21,6 +24,12 @@ use crate::{
 
 /// Most records of an answer that are read.
 const RECORDS: u64 = 32;
+/// Fewest bytes of a record: the root as owner, type, class, TTL and length (RFC 1035 4.1.3).
+const RECORD_MIN: u64 = 11;
+/// Where the question's name is: behind the header.
+const QUESTION: u64 = 12;
+/// The type of an alias.
+const CNAME: u64 = 5;
 /// Most labels of a record's owner.
 const LABELS: u32 = 34;
 /// Most bytes of a message that matter to us; longer ones are not believed.
@@ -51,11 +60,15 @@ fn judge(s: *mut Scratch, config: &Config) -> Asked {
     }
     // A search-list expansion of an allowed name may be asked, but is never bound: refusing it would make glibc give
     // up before it asks for the name itself.
-    if names::strip_search(s)
-        && let Some(v) = names::rules(s)
-        && v.ask < ACTION_BLOCK
-    {
-        return Asked { action: v.ask, reason: reason::RULE, set: 0, bind: false };
+    if names::strip_search(s) {
+        if let Some(v) = names::rules(s)
+            && v.ask < ACTION_BLOCK
+        {
+            return Asked { action: v.ask, reason: reason::RULE, set: 0, bind: false };
+        }
+        if names::sibling(s) {
+            return Asked { action: ACTION_ALLOW, reason: reason::RULE, set: 0, bind: false };
+        }
     }
     // Refused; or only watched, and then its addresses are known by its name like any other.
     let bind = !enforcing(config);
@@ -154,21 +167,31 @@ fn believed(s: *mut Scratch, p: &Packet, cookie: u64) -> Option<PendingValue> {
     Some(v)
 }
 
-/// Walks the answer section from `s.offset` (after the QNAME) and binds every address; how many.
+/// Walks the answer section from `s.offset` (after the QNAME) and binds every address of the name that was asked, or of
+/// what it is an alias of (RFC 1034 3.6.2: aliases come in order); how many.
 #[inline(always)]
 fn records(s: *mut Scratch, set: u32, name: u64, config: &Config) -> u32 {
     // SAFETY: fields of this run's slot.
     let (length, left) = unsafe { (&raw const (*s).length, &raw const (*s).records) };
     // SAFETY: as above.
-    unsafe { store(&raw mut (*s).records, word(s, 6)) }
+    unsafe {
+        store(&raw mut (*s).records, word(s, 6));
+        store(&raw mut (*s).owner, QUESTION);
+    }
     // SAFETY: as above.
     let mut o = unsafe { load(&raw const (*s).offset) } + 4; // past QTYPE and QCLASS
     let mut bound = 0;
+    // Of class IN, and not more records than there is room for.
+    if word(s, o - 2) != 1 || load(left) * RECORD_MIN > load(length) {
+        return 0;
+    }
     for i in 0..RECORDS {
         if i >= load(left) {
             return bound;
         }
         let mut owned = false;
+        // SAFETY: a field of this run's slot.
+        unsafe { store(&raw mut (*s).start, o) }
         for _ in 0..LABELS {
             o = launder(s, o) & MASK; // the same range on every path, so that states merge
             if o + 12 > load(length) {
@@ -197,13 +220,18 @@ fn records(s: *mut Scratch, set: u32, name: u64, config: &Config) -> u32 {
         if o + 10 > load(length) {
             return bound;
         }
+        let about = is_owner(s, o);
         let (kind, class, size) = (word(s, o), word(s, o + 2), word(s, o + 8));
         let ttl = word(s, o + 4) << 16 | word(s, o + 6);
         o += 10;
         if o + size > load(length) {
             return bound;
         }
-        if class == 1 && ((kind == 1 && size == 4) || (kind == 28 && size == 16)) {
+        if about && class == 1 && kind == CNAME {
+            // SAFETY: a field of this run's slot.
+            unsafe { store(&raw mut (*s).owner, o) }
+        }
+        if about && class == 1 && ((kind == 1 && size == 4) || (kind == 28 && size == 16)) {
             read_address(s, o, kind == 1);
             if bind(s, set, name, ttl, config) {
                 bound += 1;
@@ -215,6 +243,56 @@ fn records(s: *mut Scratch, set: u32, name: u64, config: &Config) -> u32 {
         count(counter::RECORDS_CUT);
     }
     bound
+}
+
+/// Whether the record's owner, from `s.start` to `end`, is the name at `s.owner`: a pointer to it, or written alike.
+#[inline(always)]
+fn is_owner(s: *mut Scratch, end: u64) -> bool {
+    // SAFETY: fields of this run's slot.
+    unsafe {
+        let (start, owner) = (load(&raw const (*s).start), load(&raw const (*s).owner));
+        if word(s, start) == 0xc000 | owner {
+            return true;
+        }
+        let size = end.wrapping_sub(start);
+        if size > 255 {
+            return false;
+        }
+        for i in 0..32 {
+            store(&raw mut (*s).pair[0][i], 0);
+            store(&raw mut (*s).pair[1][i], 0);
+        }
+        if !copy(s, 0, start, size) || !copy(s, 1, owner, size) {
+            return false;
+        }
+        let mut difference = 0;
+        for i in 0..32 {
+            difference |= fold(load(&raw const (*s).pair[0][i])) ^ fold(load(&raw const (*s).pair[1][i]));
+        }
+        difference == 0
+    }
+}
+
+/// Copies at most 255 bytes of the payload to one of the pair.
+#[inline(always)]
+fn copy(s: *mut Scratch, which: usize, offset: u64, size: u64) -> bool {
+    // SAFETY: the offset is masked and `payload` longer than MASK + 255; one of the pair is 256 bytes long.
+    unsafe {
+        let from = (&raw const (*s).payload).cast::<u8>().add((offset & MASK) as usize);
+        let to = (&raw mut (*s).pair[which]).cast();
+        bpf_probe_read_kernel(to, (size & 255) as u32, from.cast()) == 0
+    }
+}
+
+/// Eight letters in ASCII lower case.
+#[inline(always)]
+fn fold(x: u64) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let low = x & (0x7f * EACH);
+    let from_a = low + (0x80 - b'A' as u64) * EACH;
+    let past_z = low + (0x7f - b'Z' as u64) * EACH;
+    let upper = from_a & !past_z & !x & (0x80 * EACH);
+    x | upper >> 2
 }
 
 /// Copies an address from the payload to `s.address`.

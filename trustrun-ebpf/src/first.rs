@@ -66,7 +66,7 @@ pub fn outgoing(
         }
         let gathered = ((*st).looked - (*st).base) as u64;
         let mut at = 0;
-        if stage == STAGE_HELLO {
+        if gathered != 0 {
             at = restore(s, cookie, gathered);
         }
         let n = packet::payload(ctx, s, p, at);
@@ -87,7 +87,7 @@ pub fn outgoing(
         let whole = load(&raw const (*s).whole) != 0;
         let what = load(&raw const (*s).what);
         if what == PART && length(s) < GATHER_MAX as u64 && whole && keep(s, cookie) {
-            (*st).stage = STAGE_HELLO;
+            (*st).stage = if stage == STAGE_SOCKS { STAGE_SOCKS } else { STAGE_HELLO };
             return true;
         }
         let _ = GATHER.remove(&cookie);
@@ -229,12 +229,12 @@ fn classify(s: *mut Scratch) {
         return hello(s);
     }
     if b == 5 {
-        // RFC 1928 3: version, number of methods, methods, nothing else. Some clients do not wait for the answer and
-        // send the request at once; then the greeting of one method is followed by it.
-        if length(s) == 2 + byte(s, 1) && length(s) > 2 {
-            return found(s, GREETING);
+        // RFC 1928 3: version, number of methods, methods, nothing else. A client that sends its request with it, before
+        // the answer, is not read.
+        if length(s) < 2 || length(s) < 2 + byte(s, 1) {
+            return found(s, PART);
         }
-        return if length(s) > 6 { found(s, UNREADABLE) } else { found(s, PART) };
+        return if length(s) == 2 + byte(s, 1) { found(s, GREETING) } else { found(s, UNREADABLE) };
     }
     if b == 4 {
         return socks4(s);
@@ -325,29 +325,47 @@ fn authority(s: *mut Scratch, o: u64) {
 #[inline(always)]
 fn socks5(s: *mut Scratch) {
     if byte(s, 0) == 1 {
+        // Version, length and user, length and password.
+        let user = byte(s, 1);
+        if length(s) < 2 || length(s) < 3 + user || length(s) < 3 + user + byte(s, 2 + user) {
+            return found(s, PART);
+        }
         return found(s, GREETING);
     }
-    if byte(s, 0) != 5 || length(s) < 8 {
+    if byte(s, 0) != 5 {
         return found(s, UNREADABLE);
     }
-    let kind = byte(s, 3);
+    if length(s) < 5 {
+        return found(s, PART);
+    }
+    // IPv4, or a name with its length; then the port.
+    let (kind, size) = (byte(s, 3), byte(s, 4));
+    let whole = if kind == 1 { 10 } else { 7 + size };
+    if kind != 1 && (kind != 3 || size == 0 || size > 253) {
+        return found(s, UNREADABLE);
+    }
+    if length(s) < whole {
+        return found(s, PART);
+    }
     if kind == 1 {
         address_at(s, 4);
         set_port(s, word(s, 8));
         return found(s, ADDRESS);
     }
-    let size = byte(s, 4);
-    if kind != 3 || size == 0 || size > 253 || length(s) < 7 + size {
-        return found(s, UNREADABLE);
-    }
     set_port(s, word(s, 5 + size));
     named(s, SOCKS, 5, size, 0);
 }
 
+/// Most letters of a SOCKS4 user id that are read over.
+const USER: u32 = 64;
+
 /// SOCKS4 and 4a: version, command, port, address, user, NUL, and for 0.0.0.x a name, NUL.
 #[inline(always)]
 fn socks4(s: *mut Scratch) {
-    if length(s) < 9 || (byte(s, 1) != 1 && byte(s, 1) != 2) {
+    if length(s) < 9 {
+        return found(s, PART);
+    }
+    if byte(s, 1) != 1 && byte(s, 1) != 2 {
         return;
     }
     set_port(s, word(s, 2));
@@ -355,11 +373,18 @@ fn socks4(s: *mut Scratch) {
         address_at(s, 4);
         return found(s, ADDRESS);
     }
-    // 4a: the name follows a user id of any length; only the empty one is read.
-    if byte(s, 8) != 0 {
-        return found(s, UNREADABLE);
+    let mut o = 8;
+    for _ in 0..USER {
+        o = launder(s, o) & MASK;
+        if o >= length(s) {
+            return found(s, PART);
+        }
+        if byte(s, o) == 0 {
+            return named(s, SOCKS, o + 1, 253, 1);
+        }
+        o += 1;
     }
-    named(s, SOCKS, 9, 253, 1);
+    found(s, UNREADABLE);
 }
 
 /// Reads the name that `classify` found, on one path for all kinds.
@@ -374,18 +399,25 @@ fn finish_name(s: *mut Scratch) {
         let size = names::text(s);
         let end = load(&raw const (*s).offset);
         let what = load(&raw const (*s).what);
+        // It must have ended in what is here, and so must the port: the rest might make another name of it.
+        if load(&raw const (*s).stops) != 0 && end >= length(s) {
+            return if length(s) < 512 { found(s, PART) } else { found(s, UNREADABLE) };
+        }
         if size == 0 {
+            return found(s, UNREADABLE);
+        }
+        if what == SOCKS && load(&raw const (*s).stops) != 0 && byte(s, end) != 0 {
             return found(s, UNREADABLE);
         }
         if what != HTTP {
             return;
         }
-        if end >= length(s) {
-            return if length(s) < 512 { found(s, PART) } else { found(s, UNREADABLE) };
-        }
         let mut port = 80;
         if byte(s, end) == b':' as u64 {
             port = names::port(s, end + 1) as u64;
+            if load(&raw const (*s).offset) >= length(s) {
+                return found(s, PART);
+            }
         }
         set_port(s, port);
         if ipv4(s) {

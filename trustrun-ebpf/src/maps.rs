@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use trustrun_common::{
     Address, Binding, BoundName, Config, DatagramKey, DatagramState, ListenKey, MODE_ENFORCE, NAME_KEY, NameValue,
-    PendingKey, PendingValue, PortKey, PortValue, SocketState, counter,
+    PendingKey, PendingValue, PortKey, PortValue, SEARCH_MOST, SearchName, SocketState, counter,
 };
 
 /// Names of the policy, reversed (`common::NameValue`).
@@ -18,6 +18,9 @@ pub static NAMES: LpmTrie<[u8; NAME_KEY], NameValue> = LpmTrie::with_max_entries
 /// The target's DNS search list, reversed with a trailing dot; the value is the suffix's length.
 #[map]
 pub static SEARCH: LpmTrie<[u8; NAME_KEY], u32> = LpmTrie::with_max_entries(32, 0);
+/// The same, one by one.
+#[map]
+pub static SEARCH_LIST: Array<SearchName> = Array::with_max_entries(SEARCH_MOST, 0);
 /// Networks of the policy: address to set of rules.
 #[map]
 pub static NETS: LpmTrie<Address, u32> = LpmTrie::with_max_entries(1 << 20, 0);
@@ -50,6 +53,10 @@ pub static LISTENERS: HashMap<ListenKey, u64> = HashMap::with_max_entries(1 << 1
 /// First payloads that came in part.
 #[map]
 pub static GATHER: HashMap<u64, Gathered> = HashMap::with_max_entries(512, BPF_F_NO_PREALLOC);
+
+/// Thread groups of the session, to know one that leaves its cgroup.
+#[map]
+pub static TASKS: HashMap<u32, u8> = HashMap::with_max_entries(1 << 16, BPF_F_NO_PREALLOC);
 
 /// To the agent. The loader may change its size.
 #[map]

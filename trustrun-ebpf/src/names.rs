@@ -2,11 +2,11 @@
 
 use core::ptr::write_volatile;
 
-use aya_ebpf::maps::lpm_trie::Key;
-use trustrun_common::{FNV_OFFSET, FNV_PRIME, NAME_KEY, NameValue};
+use aya_ebpf::{helpers::generated::bpf_probe_read_kernel, maps::lpm_trie::Key};
+use trustrun_common::{ACTION_BLOCK, FNV_OFFSET, FNV_PRIME, NAME_KEY, NameValue, SEARCH_MOST};
 
 use crate::{
-    maps::{NAMES, SEARCH},
+    maps::{NAMES, SEARCH, SEARCH_LIST},
     scratch::{MASK, Scratch, byte, load, store},
 };
 
@@ -62,6 +62,35 @@ pub fn strip_search(s: *mut Scratch) -> bool {
         store(&raw mut (*s).at, at);
     }
     true
+}
+
+/// After `strip_search`: whether what is left may be asked for with some domain of the search list behind it. Who asks
+/// for `db.other` with the list `ns.svc.cluster.local svc.cluster.local` looks it up below the first one first.
+#[inline(always)]
+pub fn sibling(s: *mut Scratch) -> bool {
+    // SAFETY: fields of this run's slot; `at` is tested, and `reversed` is longer than 256 + 4 + 255.
+    unsafe {
+        store(&raw mut (*s).start, load(&raw const (*s).at));
+        for i in 0..SEARCH_MOST {
+            let Some(domain) = SEARCH_LIST.get(i) else { return false };
+            let size = domain.length as u64;
+            let at = load(&raw const (*s).start).wrapping_sub(size);
+            if size == 0 || size > 255 || at > 256 {
+                continue; // none, or longer than a name can be
+            }
+            let to = (&raw mut (*s).reversed).cast::<u8>().add(at as usize + 4);
+            if bpf_probe_read_kernel(to.cast(), (size & 255) as u32, (&raw const domain.name).cast()) != 0 {
+                return false;
+            }
+            store(&raw mut (*s).at, at);
+            if let Some(v) = rules(s) {
+                if v.ask < ACTION_BLOCK {
+                    return true;
+                }
+            }
+        }
+    }
+    false
 }
 
 /// Reads the QNAME at byte 12 of the payload: leaves it in `reversed` with `at` and `hash`, and the offset after it
@@ -135,12 +164,15 @@ pub fn text(s: *mut Scratch) -> u64 {
     0
 }
 
-/// Reads up to five decimal digits at `offset`; 0 where there are none or it is no port.
+/// Reads up to five decimal digits at `offset`; 0 where there are none or it is no port. Leaves the offset of what
+/// ended them in `offset`.
 #[inline(always)]
 pub fn port(s: *mut Scratch, offset: u64) -> u16 {
     let mut port = 0u64;
-    for i in 0..5u64 {
+    for i in 0..6u64 {
         let b = byte(s, offset + i);
+        // SAFETY: a field of this run's slot.
+        unsafe { store(&raw mut (*s).offset, offset + i) }
         if !(b'0' as u64..=b'9' as u64).contains(&b) {
             break;
         }

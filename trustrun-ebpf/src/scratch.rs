@@ -45,6 +45,12 @@ pub struct Scratch {
     pub stage: u64,
     /// 1 if the payload begins where its message begins.
     pub whole: u64,
+    /// Where the name begins that an answer's next address must be about.
+    pub owner: u64,
+    /// Where the record begins that is read.
+    pub start: u64,
+    /// Two names, to be compared.
+    pub pair: [[u64; 32]; 2],
     /// For lookups.
     pub pending: PendingKey,
     /// For lookups.

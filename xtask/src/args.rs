@@ -11,6 +11,8 @@ cargo xtask demo
         Build, then run `trustrun demo`: three commands, three verdicts, no network needed.
 cargo xtask test [FILTER] [-- TEST-OPTIONS]
         Run all tests, or those whose name contains FILTER. Lists what was skipped, and why.
+cargo xtask bench [--json FILE] [--only PART,...] [--quick]
+        Build, then measure what TrustRun costs, against the same work without it (some minutes).
 cargo xtask lint
         Clippy with warnings as errors, for the agent and the kernel programs, and the format.
 cargo xtask build [--release]
@@ -42,6 +44,8 @@ pub(crate) enum Task {
     /// The arguments of `trustrun demo`, unread.
     Demo(Vec<OsString>),
     Test(Selection),
+    /// The arguments of `trustrun-bench`, unread.
+    Bench(Vec<OsString>),
     Lint,
     /// How `cargo test` starts a test binary when we are not root ourselves; not for people.
     AsRoot(Vec<OsString>),
@@ -82,6 +86,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Parsed,
         "run" => Task::Run(rest),
         "demo" => Task::Demo(rest),
         "test" => Task::Test(selection(rest)?),
+        "bench" => Task::Bench(rest),
         "as-root" => Task::AsRoot(rest),
         other => return Err(format!("there is no task {other:?}")),
     };

@@ -13,9 +13,14 @@ use crate::{host::Host, setup};
 
 /// Builds, and returns the path of `trustrun`. Says nothing when there is nothing to do.
 pub(crate) fn build(host: &Host, release: bool) -> Result<PathBuf> {
+    built(host, release, &["trustrun-agent"], "trustrun")
+}
+
+/// Builds `packages`, and returns the path of `program` among what they bring.
+pub(crate) fn built(host: &Host, release: bool, packages: &[&str], program: &str) -> Result<PathBuf> {
     setup::compiler(host)?;
     let mut cargo = host.cargo()?;
-    cargo.args(["build", "--package", "trustrun-agent"]);
+    cargo.arg("build").args(packages.iter().flat_map(|package| ["--package", package]));
     if release {
         cargo.arg("--release");
     }
@@ -33,11 +38,11 @@ pub(crate) fn build(host: &Host, release: bool) -> Result<PathBuf> {
         bail!("TrustRun could not be built ({status}); cargo says why above");
     }
     let profile = if release { "release" } else { "debug" };
-    let trustrun = host.target.join(profile).join("trustrun");
-    if !trustrun.exists() {
-        bail!("cargo built trustrun-agent, but {} is not there", trustrun.display());
+    let program = host.target.join(profile).join(program);
+    if !program.exists() {
+        bail!("cargo built {}, but {} is not there", packages.join(" and "), program.display());
     }
-    Ok(trustrun)
+    Ok(program)
 }
 
 fn pass_on(mut lines: impl io::BufRead) -> Result<()> {

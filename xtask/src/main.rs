@@ -56,6 +56,7 @@ fn act(task: Task) -> anyhow::Result<ExitCode> {
         Task::Run(arguments) => run::run(&host, arguments),
         Task::Demo(arguments) => run::demo(&host, arguments),
         Task::Test(selection) => test::test(&host, &selection),
+        Task::Bench(arguments) => run::bench(&host, arguments),
         Task::Lint => lint::lint(&host),
         Task::AsRoot(command) => run::as_root(&host, command),
     }

@@ -27,6 +27,8 @@ const FOR_TESTS: &[(Sign, &str)] = &[
     (Sign::Program("python3"), "python3"),
     (Sign::PythonModule("requests"), "python3-requests"),
     (Sign::Program("node"), "nodejs"),
+    // A C library whose resolver goes on where a send failed.
+    (Sign::Program("musl-gcc"), "musl-tools"),
     // Statically linked: a resolver that is not glibc's, and a file system that needs nothing else.
     (Sign::Program("busybox"), "busybox-static"),
     (Sign::Program("ip"), "iproute2"),

@@ -1,4 +1,4 @@
-//! `cargo xtask run` and `demo`: build, then become `trustrun`.
+//! `cargo xtask run`, `demo` and `bench`: build, then become `trustrun` or the benchmark of it.
 //!
 //! This process replaces itself (exec): the terminal, signals and the exit code are then those of `trustrun`, with
 //! nothing in between that could lose one.
@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{build, host::Host};
+use crate::{build, host::Host, packages};
 
 /// `trustrun run` with these arguments.
 pub(crate) fn run(host: &Host, arguments: Vec<OsString>) -> Result<ExitCode> {
@@ -21,6 +21,20 @@ pub(crate) fn run(host: &Host, arguments: Vec<OsString>) -> Result<ExitCode> {
 /// `trustrun demo` with these arguments.
 pub(crate) fn demo(host: &Host, arguments: Vec<OsString>) -> Result<ExitCode> {
     become_trustrun(host, "demo", arguments)
+}
+
+/// The benchmark, which runs `trustrun` from its own folder.
+pub(crate) fn bench(host: &Host, arguments: Vec<OsString>) -> Result<ExitCode> {
+    packages::for_tests(host)?;
+    let bench = build::built(host, true, &["trustrun-agent", "trustrun-bench"], "trustrun-bench")?;
+    let mut line = vec![bench.into_os_string()];
+    line.extend(arguments);
+    if host.is_root {
+        return replace_us(host, &line);
+    }
+    require_sudo(host)?;
+    eprintln!("xtask: kernel programs need root: starting the benchmark through sudo");
+    replace_us(host, &through_sudo(host.outer().iter().map(|(name, _)| name), host.variable("PATH"), line))
 }
 
 fn become_trustrun(host: &Host, subcommand: &str, arguments: Vec<OsString>) -> Result<ExitCode> {

@@ -27,7 +27,9 @@ fn main() -> Result<()> {
         ..Default::default()
     };
     let toolchain = env::var("RUSTUP_TOOLCHAIN").unwrap_or_else(|_| "stable".into());
-    aya_build::build_ebpf([package], aya_build::Toolchain::Custom(&toolchain))
+    aya_build::build_ebpf([package], aya_build::Toolchain::Custom(&toolchain))?;
+    println!("cargo::metadata=noop={}", PathBuf::from(env::var("OUT_DIR")?).join("noop").display());
+    Ok(())
 }
 
 /// bpf-linker from `cargo xtask setup` (target/tools), else from PATH.

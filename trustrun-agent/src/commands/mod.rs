@@ -1,5 +1,6 @@
 //! One file per subcommand: parse, plan, act.
 
+#[cfg(feature = "demo")]
 pub(crate) mod demo;
 pub(crate) mod policy;
 pub(crate) mod run;

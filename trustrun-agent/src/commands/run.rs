@@ -46,7 +46,8 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) exit_verdict: bool,
     /// The command and its arguments.
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    // Not `allow_hyphen_values`: a mistyped option of ours would be taken for the command.
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
 }
 

@@ -1,17 +1,17 @@
 //! `trustrun session list|show|report`: what earlier sessions found.
 
 use std::{
-    fs::OpenOptions,
     io::{self, IsTerminal, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
 };
 
 use clap::{Args, Subcommand, ValueEnum};
-use trustrun_model::{Report, Untrusted, rfc3339};
+use trustrun_model::{Report, Untrusted, inert_json, rfc3339};
 use trustrun_session::summary::{Style, render};
 use trustrun_store::{Reader, SessionRow, SessionState, StoreError, readable_path};
+
+use crate::caller;
 
 /// Look at earlier sessions.
 #[derive(Debug, Args)]
@@ -107,7 +107,7 @@ pub(crate) fn run(args: &SessionArgs) -> Result<ExitCode, SessionError> {
         (SessionCommand::Report { id, output: None }, _) => report(&reader, id)?,
         (SessionCommand::Report { id, output: Some(path) }, _) => {
             let text = report(&reader, id)?;
-            replace(path, &text).map_err(|source| SessionError::Output { path: path.clone(), source })?;
+            caller::replace(path, text.as_bytes()).map_err(|source| SessionError::Output { path: path.clone(), source })?;
             return Ok(ExitCode::SUCCESS);
         }
     };
@@ -126,40 +126,8 @@ fn print(text: &str) -> Result<(), SessionError> {
     }
 }
 
-/// Writes beside the file and renames: a reader sees the old report or the new one, and a symbolic link in the
-/// file's place is replaced, never followed.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let beside = PathBuf::from(name);
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&beside)
-        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-        .and_then(|()| std::fs::rename(&beside, path));
-    if written.is_err() {
-        // Ours alone, by its name; where it was never made there is nothing to remove.
-        let _ = std::fs::remove_file(&beside);
-    }
-    written
-}
-
-/// JSON leaves alone what [`Untrusted`] would not (bidirectional marks, C1 controls); escaped it is the same JSON,
-/// and harmless on a terminal.
 fn pretty(value: &serde_json::Value) -> String {
-    let mut text = String::new();
-    for c in format!("{value:#}\n").chars() {
-        let mut buffer = [0; 4];
-        let alone = &*c.encode_utf8(&mut buffer);
-        if c < '\u{7f}' || Untrusted::new(alone).to_string() == alone {
-            text.push(c);
-        } else {
-            text.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
-        }
-    }
-    text
+    inert_json(format!("{value:#}\n"))
 }
 
 /// The report as it was stored, readable; fields that this version does not know stay.
@@ -178,7 +146,7 @@ fn show(reader: &Reader, id: &str) -> Result<String, SessionError> {
         serde_json::from_str(&text).map_err(|source| SessionError::Unreadable { id: session.id, source })?;
     let terminal = io::stdout().is_terminal();
     let color = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    Ok(render(&report, Style { color, width: 0, full: true }))
+    Ok(render(&report, Style { color, width: 0, full: true, db: None }))
 }
 
 /// What is known of a session without a report.
@@ -254,30 +222,4 @@ fn json(session: &SessionRow) -> serde_json::Value {
         "violations": session.violations,
         "counters": session.counters,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn json_for_a_terminal_is_the_same_json() {
-        let value = serde_json::json!({"a": "\u{202e}\u{9b}\u{e0001}\u{7f}\n\"é🦀"});
-        let text = pretty(&value);
-        assert!(!text.contains(['\u{202e}', '\u{9b}', '\u{e0001}', '\u{7f}']) && text.contains("é🦀"), "{text}");
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
-    }
-
-    #[test]
-    fn a_report_file_is_replaced_and_links_are_not_followed() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, target) = (dir.path().join("r.json"), dir.path().join("target"));
-        std::fs::write(&target, "old").unwrap();
-        std::os::unix::fs::symlink(&target, &path).unwrap();
-        replace(&path, "new").unwrap();
-        assert_eq!(std::fs::read_to_string(&target).unwrap(), "old");
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "new");
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
-        assert!(replace(&dir.path().join("no/r.json"), "new").is_err());
-    }
 }

@@ -7,6 +7,7 @@ mod post_bind;
 mod process_exec;
 mod process_exit;
 mod process_fork;
+mod process_moved;
 mod sendmsg;
 mod sock_create;
 mod sock_release;

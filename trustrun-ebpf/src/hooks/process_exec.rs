@@ -17,7 +17,7 @@ use trustrun_common::{ARGV_MAX, Config, ExecEvent, FLAG_CUT, MODE_OFF, PATH_MAX,
 
 use crate::{
     emit,
-    maps::{config, hit},
+    maps::{TASKS, config, hit},
     scratch::{self, Scratch, launder},
 };
 
@@ -36,6 +36,7 @@ pub fn process_exec(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     hit(hook::EXEC);
+    let _ = TASKS.insert(&emit::owner().tgid, &1, 0);
     let Some(s) = scratch::take() else { return 0 };
     tell(&ctx, s, config);
     0

@@ -8,18 +8,22 @@ use trustrun_common::{TaskEvent, hook, kind};
 use crate::{
     emit,
     hooks::process_exec::ours,
-    maps::{config, hit},
+    maps::{TASKS, config, hit},
 };
 
 /// process_exit
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn process_exit(ctx: RawTracePointContext) -> i32 {
     let Some(config) = config() else { return 0 };
+    let owner = emit::owner();
+    if owner.tgid == owner.tid {
+        // Also one that left the session's cgroup: its number will be somebody else's.
+        let _ = TASKS.remove(&owner.tgid);
+    }
     if !ours(config) {
         return 0;
     }
     hit(hook::EXIT);
-    let owner = emit::owner();
     if owner.tgid != owner.tid {
         return 0;
     }

@@ -8,7 +8,7 @@ use trustrun_common::{TaskEvent, hook, kind};
 use crate::{
     emit,
     hooks::process_exec::ours,
-    maps::{config, hit},
+    maps::{TASKS, config, hit},
 };
 
 /// process_fork
@@ -30,6 +30,7 @@ pub fn process_fork(ctx: RawTracePointContext) -> i32 {
     };
     let (Ok(tgid), Ok(tid)) = (tgid, tid) else { return 0 };
     if tgid == tid {
+        let _ = TASKS.insert(&tgid, &1, 0);
         emit::record(TaskEvent { header: emit::header(kind::FORK, 0, emit::owner(), 0), value: tgid as u64 });
     }
     0

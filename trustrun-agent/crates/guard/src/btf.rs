@@ -23,6 +23,8 @@ pub(crate) fn offsets() -> Result<Offsets, GuardError> {
     let task = btf.members("task_struct", &["tgid", "pid", "mm", "exit_code"])?;
     let mm = btf.members("mm_struct", &["arg_start", "arg_end"])?;
     let bprm = btf.members("linux_binprm", &["filename", "interp"])?;
+    let cgroup = btf.members("cgroup", &["root"])?;
+    let root = btf.members("cgroup_root", &["hierarchy_id"])?;
     Ok(Offsets {
         task_tgid: task[0],
         task_pid: task[1],
@@ -32,6 +34,8 @@ pub(crate) fn offsets() -> Result<Offsets, GuardError> {
         mm_arg_end: mm[1],
         bprm_filename: bprm[0],
         bprm_interp: bprm[1],
+        cgroup_root: cgroup[0],
+        root_hierarchy: root[0],
     })
 }
 

@@ -116,6 +116,12 @@ impl Cgroup {
         Ok(Self { path: path.into(), id, level })
     }
 
+    /// The path of a session's cgroup below the root of the hierarchy.
+    #[must_use]
+    pub fn path_of(session: &str) -> String {
+        format!("/trustrun/{session}")
+    }
+
     /// The folder, for attaching programs.
     ///
     /// # Errors

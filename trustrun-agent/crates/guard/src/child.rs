@@ -1,12 +1,12 @@
 //! The foreground process's half: starts the child in the session's cgroup and waits for it as a shell would.
 
 use std::{
-    ffi::{CString, OsString},
+    ffi::{CStr, CString, OsStr, OsString},
     fs::File,
     io::{Read as _, Write as _},
     os::{
         fd::{AsFd as _, OwnedFd},
-        unix::ffi::OsStringExt as _,
+        unix::ffi::{OsStrExt as _, OsStringExt as _},
     },
     path::PathBuf,
 };
@@ -22,7 +22,6 @@ use nix::{
     },
     unistd::{Gid, Pid, Uid, getppid, getsid, initgroups, pipe2, setresgid, setresuid},
 };
-use seccompiler::BpfProgram;
 
 use crate::{Cgroup, Channel, GuardError, locks, sys};
 
@@ -126,6 +125,8 @@ impl Child {
         let arguments = launch.command.iter().map(c_string).collect::<Result<Vec<_>, _>>()?;
         let environment = environment(launch)?;
         let filter = if launch.locked { Some(locks::filter()?) } else { None };
+        // Who ignores it cannot wait for its child.
+        let ignored_sigchld = sys::default_action(Signal::SIGCHLD);
         // Blocked before the fork, so that none is lost between.
         let (mut set, mut before) = (SigSet::all(), SigSet::empty());
         set.remove(Signal::SIGSEGV);
@@ -134,11 +135,18 @@ impl Child {
         let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .map_err(GuardError::system("signalfd"))?;
         let (read, write) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(GuardError::system("pipe"))?;
-        match sys::split().map_err(GuardError::system("fork"))? {
+        let folder = cgroup.map(Cgroup::fd).transpose()?;
+        let (pid, inside) = match &folder {
+            Some(folder) => sys::split_into(folder.as_fd()),
+            None => sys::split().map(|pid| (pid, true)),
+        }
+        .map_err(GuardError::system("fork"))?;
+        match pid {
             None => {
                 drop(read);
                 let words = (&*arguments, &*environment);
-                let (step, why) = run(launch, cgroup, filter.as_ref(), words, &before, &write);
+                let enter = cgroup.filter(|_| !inside);
+                let (step, why) = run(launch, enter, filter.as_ref(), words, (&before, ignored_sigchld), &write);
                 let mut pipe = File::from(write);
                 let _ = pipe.write_all(&[&[step], why.as_bytes()].concat());
                 sys::leave(if step == STEP_EXEC && why == errno_text(Errno::ENOENT) { 127 } else { 126 })
@@ -274,13 +282,14 @@ fn environment(launch: &Launch) -> Result<Vec<CString>, GuardError> {
     Ok(out)
 }
 
-/// In the child: becomes who and what it shall be, then the program. Returns only if that failed.
+/// In the child: enters the cgroup, where it was not born there, becomes who and what it shall be, then the program.
+/// Returns only if that failed.
 fn run(
     launch: &Launch,
     cgroup: Option<&Cgroup>,
-    filter: Option<&BpfProgram>,
+    filter: Option<&locks::Filters>,
     (arguments, environment): (&[CString], &[CString]),
-    mask: &SigSet,
+    (mask, ignored_sigchld): (&SigSet, bool),
     report: &OwnedFd,
 ) -> (u8, String) {
     let stays_root = launch.identity.as_ref().map_or(Uid::effective().is_root(), |i| i.uid == 0);
@@ -297,9 +306,19 @@ fn run(
     if launch.locked {
         sys::close_from(3, report);
     }
-    sys::restore_signals(mask);
+    sys::restore_signals(mask, ignored_sigchld);
     let Some(program) = arguments.first() else { return (STEP_EXEC, "no command".into()) };
-    (STEP_EXEC, errno_text(sys::execute(program, arguments, environment)))
+    let why = match sys::execute(program, arguments, environment) {
+        // A folder of PATH that this user may not look into: for a shell the program is not there.
+        Errno::EACCES if !program.as_bytes().contains(&b'/') && !in_path(program) => Errno::ENOENT,
+        why => why,
+    };
+    (STEP_EXEC, errno_text(why))
+}
+
+fn in_path(program: &CStr) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(OsStr::from_bytes(program.to_bytes())).exists())
 }
 
 fn become_user(identity: Option<&Identity>) -> Result<(), String> {

@@ -3,7 +3,10 @@
 use std::{
     fs,
     os::fd::AsFd,
+    panic::resume_unwind,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    thread,
 };
 
 use aya::{
@@ -15,7 +18,7 @@ use nix::mount::{MsFlags, mount};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use trustrun_common::{
     ABI_VERSION, Address, Binding, BoundName, Config, DatagramKey, DatagramState, HOOK_NAMES, NAME_KEY, NameValue,
-    PortKey, PortValue, SocketState, counter, hook,
+    PortKey, PortValue, SEARCH_MOST, SearchName, SocketState, counter, hook,
 };
 use trustrun_observe::Ring;
 use trustrun_policy::Tables;
@@ -26,6 +29,10 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/trustru
 
 /// Programs that `egress` goes on in, by their place in `JUMPS`.
 const JUMPS: [&str; 2] = ["egress_first", "egress_query"];
+/// Programs that the verifier takes long for, the longest first: begun last, one would keep all waiting.
+const SLOW: [&str; 7] = ["ingress", "egress", "connect6", "egress_first", "connect4", "egress_query", "sendmsg6"];
+/// Most threads that load programs.
+const LOADERS: usize = 4;
 const BPFFS: &str = "/sys/fs/bpf";
 /// How long a binding is kept after it ended, for connections that were allowed by it.
 const KEEP_NS: u64 = 600_000_000_000;
@@ -74,9 +81,7 @@ impl Loaded {
             name: "maps".into(),
             reason: chain(&e),
         })?;
-        for name in HOOK_NAMES.iter().chain(&JUMPS) {
-            load_program(&mut ebpf, name)?;
-        }
+        load_programs(&mut ebpf)?;
         let mut loaded = Self { ebpf, links: Vec::new(), pins: None };
         loaded.fill_jumps()?;
         Ok(loaded)
@@ -122,6 +127,7 @@ impl Loaded {
         for (i, address) in (0..).zip(resolvers) {
             known.insert(address, i, 0).map_err(map_error("RESOLVERS"))?;
         }
+        let mut domains = Vec::new();
         let mut list: LpmTrie<&mut MapData, [u8; NAME_KEY], u32> = self.map_mut("SEARCH")?;
         for suffix in search.iter().filter(|s| !s.is_empty() && s.len() <= trustrun_common::NAME_MAX) {
             let mut key = [0; NAME_KEY];
@@ -130,6 +136,11 @@ impl Loaded {
             }
             let length = suffix.len() as u32;
             list.insert(&Key::new((length + 1) * 8, key), length, 0).map_err(map_error("SEARCH"))?;
+            domains.push(SearchName { name: key, length: length + 1 });
+        }
+        let mut list: Array<&mut MapData, SearchName> = self.map_mut("SEARCH_LIST")?;
+        for (i, domain) in (0..SEARCH_MOST).zip(&domains) {
+            list.set(i, domain, 0).map_err(map_error("SEARCH_LIST"))?;
         }
         Ok(())
     }
@@ -211,6 +222,11 @@ impl Loaded {
             map.set(i, zero, 0).map_err(map_error("COUNTERS"))?;
         }
         Ok(())
+    }
+
+    /// Whether a thread group is of the session.
+    pub fn knows_task(&mut self, tgid: u32) -> bool {
+        self.map_mut::<HashMap<&mut MapData, u32, u8>>("TASKS").is_ok_and(|map| map.get(&tgid, 0).is_ok())
     }
 
     /// TCP sockets that are still known.
@@ -307,8 +323,34 @@ fn program_error(step: &'static str, name: &str, e: &ProgramError) -> GuardError
     GuardError::Program { step, name: name.into(), reason: chain(e) }
 }
 
-fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), GuardError> {
-    let program = ebpf.program_mut(name).ok_or_else(|| missing("program", name))?;
+/// Loads every program, on as many threads as there are processors: the verifier's work is most of what a session's
+/// start takes, and it is done in the calling thread. All threads have ended when this returns, so that the guard may
+/// fork.
+fn load_programs(ebpf: &mut Ebpf) -> Result<(), GuardError> {
+    let wanted = || HOOK_NAMES.iter().chain(&JUMPS);
+    for name in wanted() {
+        ebpf.program(name).ok_or_else(|| missing("program", name))?;
+    }
+    let mut programs: Vec<_> = ebpf.programs_mut().filter(|(name, _)| wanted().any(|w| w == name)).collect();
+    // The longest last, where they are taken from.
+    programs.sort_by_key(|(name, _)| SLOW.iter().rev().position(|s| s == name).map_or(0, |i| i + 1));
+    let queue = Mutex::new(programs);
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let work = || {
+        while let Some((name, program)) = next() {
+            load_program(name, program)?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let others = thread::available_parallelism().map_or(1, usize::from).min(LOADERS) - 1;
+        let others: Vec<_> = (0..others).map(|_| scope.spawn(work)).collect();
+        let ours = work();
+        others.into_iter().fold(ours, |all, one| all.and(one.join().unwrap_or_else(|p| resume_unwind(p))))
+    })
+}
+
+fn load_program(name: &str, program: &mut Program) -> Result<(), GuardError> {
     match program {
         Program::CgroupSkb(p) => p.load(),
         Program::CgroupSock(p) => p.load(),
@@ -345,6 +387,7 @@ fn attach_program(program: &mut Program, name: &str, cgroup: impl AsFd) -> Resul
             let tracepoint = match name {
                 "process_exec" => "sched_process_exec",
                 "process_fork" => "sched_process_fork",
+                "process_moved" => "cgroup_attach_task",
                 _ => "sched_process_exit",
             };
             link!(p, p.attach(tracepoint))

@@ -32,11 +32,17 @@ const KEPT: [Capability; 11] = [
     Capability::CAP_AUDIT_WRITE,
 ];
 
-/// Compiles the filter, in the parent, so that the child only installs it.
+/// The child's system call filters.
+pub(crate) struct Filters {
+    refused: BpfProgram,
+    unknown: BpfProgram,
+}
+
+/// Compiles the filters, in the parent, so that the child only installs it.
 ///
 /// # Errors
 /// If this processor is none that the filter is written for.
-pub(crate) fn filter() -> Result<BpfProgram, GuardError> {
+pub(crate) fn filter() -> Result<Filters, GuardError> {
     let bad = |e: seccompiler::BackendError| GuardError::Guard { reason: format!("seccomp filter: {e}") };
     let other_family = |family: i32| {
         SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, u64::from(family.cast_unsigned()))
@@ -59,19 +65,31 @@ pub(crate) fn filter() -> Result<BpfProgram, GuardError> {
     .into();
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(bad)?;
     // EPERM: what a program expects from a system that does not let it. Another ABI's calls end the process.
-    let filter =
-        SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM.cast_unsigned()), arch)
-            .map_err(bad)?;
-    BpfProgram::try_from(filter).map_err(bad)
+    let refused = compile(rules, libc::EPERM, arch).map_err(bad)?;
+    // clone3 can place a child in another cgroup (CLONE_INTO_CGROUP), and a filter cannot read its flags. "No such call"
+    // is what container engines say, and C libraries then use clone.
+    let unknown = compile([(libc::SYS_clone3, always())].into(), libc::ENOSYS, arch).map_err(bad)?;
+    Ok(Filters { refused, unknown })
+}
+
+fn compile(
+    rules: BTreeMap<i64, Vec<SeccompRule>>,
+    errno: i32,
+    arch: TargetArch,
+) -> Result<BpfProgram, seccompiler::BackendError> {
+    let refuse = SeccompAction::Errno(errno.cast_unsigned());
+    SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch)?.try_into()
 }
 
 /// Drops what the child must not have. Called in the child, after it became its user.
 ///
 /// # Errors
 /// What failed, for a person.
-pub(crate) fn apply(filter: &BpfProgram) -> Result<(), String> {
+pub(crate) fn apply(filters: &Filters) -> Result<(), String> {
     prctl::set_no_new_privs().map_err(|e| format!("no_new_privs: {e}"))?;
-    seccompiler::apply_filter(filter).map_err(|e| format!("seccomp: {e}"))
+    seccompiler::apply_filter(&filters.unknown)
+        .and_then(|()| seccompiler::apply_filter(&filters.refused))
+        .map_err(|e| format!("seccomp: {e}"))
 }
 
 /// Kinds of file systems through which root governs the kernel: cgroups (the way out of the session's own), pinned

@@ -50,6 +50,11 @@ pub enum Order {
     Ready,
     /// Engine: end the target.
     Kill,
+    /// Engine: end one process, which left the session's cgroup.
+    End {
+        /// Its thread group.
+        tgid: u32,
+    },
     /// Engine: destroy this TCP connection, whose bytes are refused from now on.
     Destroy {
         /// Its cookie.
@@ -173,6 +178,7 @@ impl Order {
                 m[NAME_AT..NAME_AT + NAME_MAX].copy_from_slice(&name.bytes);
                 m
             }
+            Self::End { tgid } => words(6, &[tgid.into()]),
             Self::Ended { status } => words(5, &[u64::from(status.cast_unsigned())]),
         }
     }
@@ -196,6 +202,7 @@ impl Order {
                 },
             },
             5 => Self::Ended { status: u32::try_from(w[1]).ok()?.cast_signed() },
+            6 => Self::End { tgid: u32::try_from(w[1]).ok().filter(|t| *t > 1)? },
             _ => return None,
         })
     }
@@ -250,6 +257,7 @@ mod tests {
         for o in [
             Order::Ready,
             Order::Kill,
+            Order::End { tgid: 77 },
             Order::Destroy { flow, local: a, peer: b },
             Order::Bind { address: "1.2.3.4".parse().unwrap(), name: Name::new("Api.test").unwrap(), ttl: 60 },
             Order::Ended { status: -1 },

@@ -3,6 +3,7 @@
 use std::{
     ffi::CString,
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsFd as _,
     time::{Duration, Instant},
 };
 
@@ -30,16 +31,18 @@ pub(crate) fn run(loaded: &mut Loaded, ring: &mut Ring, cgroup: &Cgroup) -> Resu
     );
     let v6 = TcpListener::bind("[::1]:0").ok().and_then(|l| Some((l.local_addr().ok()?, l)));
     let to6 = v6.as_ref().map(|(a, _)| *a);
-    match sys::split().map_err(GuardError::system("forking the canary"))? {
+    let (pid, inside) = sys::split_into(cgroup.fd()?.as_fd()).map_err(GuardError::system("forking the canary"))?;
+    match pid {
         None => {
-            canary(cgroup, to, datagrams, to6);
+            // Entered also where it was born inside: that is a move, which a hook must see too.
+            let entered = Cgroup::enter(&cgroup.path).is_ok();
+            if inside || entered {
+                canary(to, datagrams, to6);
+            }
             sys::leave(0)
         }
-        Some(pid) => {
-            let accepted = tcp.accept();
-            waitpid(pid, None).map_err(GuardError::system("waiting for the canary"))?;
-            drop(accepted);
-        }
+        // Nobody accepts: the kernel completes the connection, and a canary that made none must not keep us waiting.
+        Some(pid) => drop(waitpid(pid, None).map_err(GuardError::system("waiting for the canary"))?),
     }
     let end = Instant::now() + DEADLINE;
     let (clock, mut seen) = (Clock::new(), false);
@@ -75,10 +78,7 @@ fn missing(loaded: &mut Loaded, v6: bool, seen: bool) -> Result<Vec<String>, Gua
 }
 
 /// In the canary: uses every hook once.
-fn canary(cgroup: &Cgroup, tcp: SocketAddr, udp: SocketAddr, tcp6: Option<SocketAddr>) {
-    if Cgroup::enter(&cgroup.path).is_err() {
-        return;
-    }
+fn canary(tcp: SocketAddr, udp: SocketAddr, tcp6: Option<SocketAddr>) {
     drop(TcpStream::connect(tcp));
     if let Ok(socket) = UdpSocket::bind("127.0.0.1:0") {
         let _ = socket.send_to(b"canary", udp);

@@ -11,6 +11,7 @@ use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
+        resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit},
         signal::Signal,
         socket::MsgFlags,
         wait::{WaitPidFlag, WaitStatus, waitpid},
@@ -27,6 +28,8 @@ const GRACE: Duration = Duration::from_secs(10);
 const CUT_SHORT: Duration = Duration::from_secs(1);
 /// How long the engine may take for its report.
 const REPORT: Duration = Duration::from_secs(60);
+/// Open files: maps, programs, the database and connections of the resolver for DNS over TCP.
+const MOST_FILES: u64 = 65_536;
 /// How often old bindings are forgotten.
 const SWEEP: Duration = Duration::from_secs(30);
 
@@ -53,13 +56,7 @@ impl Session {
         foreground: Channel,
         engine: Engine<'_>,
     ) -> Result<Self, GuardError> {
-        let _ = setsid();
-        sys::release_pipes();
-        for signal in
-            [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTSTP, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGPIPE]
-        {
-            sys::ignore(signal);
-        }
+        stand_alone();
         let mut loaded = Loaded::load(plan.tables.as_ref(), plan.ring_bytes)?;
         if let Some(tables) = &plan.tables {
             loaded.fill(tables, &plan.resolvers, &plan.search)?;
@@ -222,11 +219,13 @@ impl Session {
         let Some((bytes, n)) = self.engine.read(MsgFlags::MSG_DONTWAIT) else { return false };
         match bytes.get(..n).and_then(Order::from_bytes) {
             Some(Order::Kill) => self.cgroup.kill(),
+            // Only what the kernel programs know as the session's own.
+            Some(Order::End { tgid }) if self.loaded.knows_task(tgid) => sys::end(tgid),
             Some(Order::Destroy { flow, local, peer }) => {
                 // Gone already, or a kernel without it: then the client waits for its own timeout.
                 let _ = crate::destroy::destroy(flow.cookie, local, peer);
             }
-            Some(Order::Ready | Order::Bind { .. } | Order::Ended { .. }) | None => {}
+            Some(Order::Ready | Order::Bind { .. } | Order::End { .. } | Order::Ended { .. }) | None => {}
         }
         true
     }
@@ -312,11 +311,54 @@ impl Session {
             // Readable when the engine speaks or is gone.
             let mut fds = [PollFd::new(self.engine.as_fd(), PollFlags::POLLIN)];
             let _ = poll(&mut fds, PollTimeout::from(20u8));
-            self.serve_engine();
+            if !self.serve_engine() {
+                // It has closed its end, which stays readable from then on, and is about to end.
+                let _ = poll(&mut [], PollTimeout::from(1u8));
+            }
         }
         let _ = nix::sys::signal::kill(self.engine_pid, Signal::SIGKILL);
         let _ = waitpid(self.engine_pid, None);
         None
+    }
+}
+
+/// Takes nothing over from the caller that is meant for its command: terminal, pipes, signals and limits.
+fn stand_alone() {
+    let _ = setsid();
+    sys::release_pipes();
+    for signal in [
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGTSTP,
+        Signal::SIGHUP,
+        Signal::SIGTERM,
+        Signal::SIGPIPE,
+        Signal::SIGXCPU,
+        Signal::SIGXFSZ,
+    ] {
+        sys::ignore(signal);
+    }
+    // Who ignores it cannot wait for its children.
+    sys::default_action(Signal::SIGCHLD);
+    for limit in [
+        Resource::RLIMIT_AS,
+        Resource::RLIMIT_CPU,
+        Resource::RLIMIT_DATA,
+        Resource::RLIMIT_FSIZE,
+        Resource::RLIMIT_MEMLOCK,
+        Resource::RLIMIT_NPROC,
+    ] {
+        lift(limit, RLIM_INFINITY);
+    }
+    lift(Resource::RLIMIT_NOFILE, MOST_FILES);
+}
+
+/// Lifts a limit, or where a root may not do that (a container's) as far as it goes.
+fn lift(limit: Resource, to: u64) {
+    if setrlimit(limit, to, to).is_err()
+        && let Ok((_, most)) = getrlimit(limit)
+    {
+        let _ = setrlimit(limit, most, most);
     }
 }
 

@@ -21,5 +21,5 @@ pub use report::{
     Counters, Coverage, Destination, Exit, Gap, Hook, Limit, Operator, PolicyRef, Process, QueryRecord, Report, SCHEMA,
     SelfTest, SessionInfo, ToolInfo, Violation,
 };
-pub use text::Untrusted;
+pub use text::{Untrusted, inert_json};
 pub use verdict::{Assurance, Verdict, judge};

@@ -152,6 +152,13 @@ pub enum Fact {
         /// Whether arguments were cut off for length.
         truncated: bool,
     },
+    /// A process was moved to another cgroup.
+    Moved {
+        /// Its path below the root of the hierarchy.
+        cgroup: String,
+        /// Whether the kernel ended it for that.
+        killed: bool,
+    },
     /// A process ended.
     Exit {
         /// Wait status, as `wait(2)` encodes it.

@@ -38,6 +38,28 @@ impl<T: AsRef<str>> fmt::Display for Untrusted<T> {
     }
 }
 
+/// JSON text in which every character that acts is escaped: the same JSON, and harmless on a terminal. JSON itself
+/// escapes only the C0 controls.
+#[must_use]
+pub fn inert_json(json: String) -> String {
+    // What a document is laid out with stands between its strings only; inside one it is escaped already.
+    let harmless = |c: char| matches!(c, '\n' | '\r' | '\t') || !acts(c);
+    if json.bytes().all(|b| b < 0x7f) || json.chars().all(harmless) {
+        return json;
+    }
+    let mut out = String::with_capacity(json.len() + 32);
+    for c in json.chars() {
+        if harmless(c) {
+            out.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -48,6 +70,16 @@ mod tests {
     fn escapes_what_acts_on_a_terminal() {
         assert_eq!(Untrusted::new("a\x1b[2Jb\n\u{202e}c").to_string(), "a\\u{1b}[2Jb\\n\\u{202e}c");
         assert_eq!(Untrusted::new("plain ünïcode").to_string(), "plain ünïcode");
+    }
+
+    #[test]
+    fn inert_json_is_the_same_json() {
+        let value = serde_json::json!({"a": "\u{202e}\u{9b}\u{e0001}\u{7f}\n\"é🦀"});
+        for plain in [format!("{value:#}\n"), value.to_string()] {
+            let text = inert_json(plain);
+            assert!(!text.chars().any(|c| acts(c) && c != '\n') && text.contains("é🦀"), "{text}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+        }
     }
 
     proptest! {

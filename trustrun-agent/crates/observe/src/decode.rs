@@ -126,6 +126,7 @@ pub fn decode(bytes: &[u8], clock: &Clock) -> Result<Observation, DecodeError> {
     r.kind = header.kind;
     let fact = match header.kind {
         kind::EXEC => exec(&mut r, header)?,
+        kind::MOVED => moved(&mut r, header)?,
         kind::FORK => Fact::Fork { child: TaskEvent { header, value: r.u64()? }.value as u32 },
         kind::EXIT => Fact::Exit { status: r.u64()? as i32 },
         kind::OPENED
@@ -162,6 +163,13 @@ fn exec(r: &mut Reader<'_>, header: Header) -> Result<Fact, DecodeError> {
         arguments.split(|b| *b == 0).map(|a| String::from_utf8_lossy(a).into_owned()).collect()
     };
     Ok(Fact::Exec { exe: String::from_utf8_lossy(exe).into_owned(), argv, truncated: header.flags & FLAG_CUT != 0 })
+}
+
+fn moved(r: &mut Reader<'_>, header: Header) -> Result<Fact, DecodeError> {
+    let Fact::Exec { exe: cgroup, .. } = exec(r, header)? else {
+        return Err(DecodeError::Unknown { what: "kind", found: u64::from(header.kind) });
+    };
+    Ok(Fact::Moved { cgroup, killed: header.flags & FLAG_ENFORCED != 0 })
 }
 
 fn flow_fact(e: &FlowEvent) -> Result<Fact, DecodeError> {

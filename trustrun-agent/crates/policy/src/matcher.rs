@@ -84,20 +84,24 @@ impl Matcher {
         ask(&said, named, self.default)
     }
 
-    /// Whether a refused name is an allowed one with a search domain behind it, as resolvers ask them (resolv.conf
-    /// `search`): then the allowed name, a part of `name`. Such a lookup may be asked, but its answer is not believed.
+    /// Whether a refused name is one with a search domain behind it, as resolvers ask them (resolv.conf `search`), that
+    /// is allowed by itself or with any of these domains behind it: then that name, a part of `name`. Such a lookup may
+    /// be asked, or nobody would come to ask for the right one, but its answer is not believed.
     #[must_use]
     pub fn is_search_expansion<'a>(&self, name: &'a str, search: &[impl AsRef<str>]) -> Option<&'a str> {
         let name = name.strip_suffix('.').unwrap_or(name);
         if !self.decide_query(name).action.refuses() {
             return None;
         }
+        let allowed = |name: &str| !self.decide_query(name).action.refuses();
+        let domains = || search.iter().map(|domain| domain.as_ref().trim_matches('.')).filter(|d| !d.is_empty());
         search.iter().find_map(|domain| {
             let domain = domain.as_ref().trim_matches('.');
             let at = name.len().checked_sub(domain.len())?;
             let (rest, tail) = name.split_at_checked(at)?;
             let original = rest.strip_suffix('.').filter(|o| !o.is_empty() && !domain.is_empty())?;
-            (tail.eq_ignore_ascii_case(domain) && !self.decide_query(original).action.refuses()).then_some(original)
+            let meant = || allowed(original) || domains().any(|other| allowed(&format!("{original}.{other}")));
+            (tail.eq_ignore_ascii_case(domain) && meant()).then_some(original)
         })
     }
 

@@ -130,6 +130,14 @@ fn search_expansions_of_allowed_names_are_known() {
     assert_eq!(original("cluster.local"), None);
     assert_eq!(original("é.cluster.local"), None);
     assert_eq!(matcher.is_search_expansion("api.test.", &[""]), None);
+    // The name that is meant comes from the list itself: `db.other`, whose second expansion is the allowed one.
+    let matcher = rules("block", &["allow: [\"db.other.svc.cluster.local\"]"]).compile();
+    let search = ["ns.svc.cluster.local", "svc.cluster.local", "cluster.local"];
+    let original = |name| matcher.is_search_expansion(name, &search);
+    assert_eq!(original("db.other.ns.svc.cluster.local"), Some("db.other"));
+    assert_eq!(original("db.other.cluster.local"), Some("db.other"));
+    assert_eq!(original("db.another.ns.svc.cluster.local"), None);
+    assert_eq!(original("db.other.svc.cluster.local"), None, "allowed by itself");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::{
 
 use trustrun_model::{
     Action, ClaimSource, Decided, Direction, Evidence, Fact, Flow, FlowId, Instants, LookupRefusal, Observation,
-    Process, ProcessId, Protocol, Reason,
+    Process, ProcessId, Protocol, Reason, Untrusted,
 };
 use trustrun_policy::Matcher;
 use trustrun_wire::{First, Gather, classify, dns};
@@ -39,6 +39,8 @@ pub struct Judge {
     pub resolvers: Vec<IpAddr>,
     /// The target's DNS search list.
     pub search: Vec<String>,
+    /// The session's cgroup, its path below the root of the hierarchy.
+    pub cgroup: String,
     /// What its `/etc/hosts` answers.
     pub hosts: Vec<(IpAddr, String)>,
     /// Shortest life of a binding.
@@ -50,6 +52,11 @@ pub struct Judge {
 pub enum Reaction {
     /// End the target.
     Kill,
+    /// End one process, which left the session's cgroup.
+    End {
+        /// Its thread group.
+        tgid: u32,
+    },
     /// Destroy a TCP connection whose bytes are refused.
     Destroy {
         /// Its cookie and sequence.
@@ -169,6 +176,7 @@ impl Engine {
             Fact::Fork { child } => self.processes.fork(o.process.tgid, *child),
             Fact::Exec { exe, argv, .. } => self.processes.exec(o.process.tgid, exe, argv),
             Fact::Exit { .. } => {}
+            Fact::Moved { cgroup, killed } => return self.moved(o.process, cgroup, *killed),
             Fact::Opened { flow, decided } => return self.opened(o, flow, decided),
             Fact::Established { flow } => self.established(flow),
             Fact::Closed { flow, sent, received } => self.closed(flow.id, flow.peer, *sent, *received, o.at),
@@ -193,6 +201,18 @@ impl Engine {
             Fact::Unreadable { why, .. } => self.ledger.gap("unreadable", 1, || (*why).to_owned()),
         }
         None
+    }
+
+    /// A process that left the session's cgroup is out of sight from then on.
+    fn moved(&mut self, process: ProcessId, cgroup: &str, killed: bool) -> Option<Reaction> {
+        // The session's own subtree: the hooks hold there too.
+        if cgroup.strip_prefix(&self.judge.cgroup).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+            return None;
+        }
+        let who = self.processes.name(process.tgid);
+        let end = if killed { "and was killed for it" } else { "where it cannot be seen" };
+        self.ledger.gap("left-cgroup", 1, || format!("{who} was moved to {}, {end}", Untrusted::new(cgroup)));
+        (self.judge.enforce && !killed).then_some(Reaction::End { tgid: process.tgid })
     }
 
     /// Who did it; a connection that nobody can be named for is a gap.
@@ -365,6 +385,9 @@ impl Engine {
 
     fn judged(&mut self, o: &Observation, flow: &Flow, decided: &Decided) -> Option<Reaction> {
         let rule = self.word(decided.reason);
+        if decided.reason == Reason::Claim {
+            self.read_so_far(flow);
+        }
         let mut open = self.flows.remove(&(flow.id, flow.peer))?;
         if decided.action > open.action || decided.action.refuses() {
             open.action = decided.action;
@@ -407,10 +430,27 @@ impl Engine {
         if matches!(first, First::Incomplete) && !gather.overflowed() {
             return;
         }
+        self.first(flow, &first);
+    }
+
+    /// The kernel judges a proxy request as soon as the authority is there, and tells no more of it: what was told is
+    /// read as if the head ended behind its target.
+    fn read_so_far(&mut self, flow: &Flow) {
+        let open = self.flows.get(&(flow.id, flow.peer));
+        let Some(prefix) = open.and_then(|o| o.gather.as_ref()).map(Gather::prefix) else { return };
+        let mut words = prefix.split(|b| *b <= b' ');
+        let (Some(method), Some(target)) = (words.next(), words.next()) else { return };
+        let first = classify(&[method, b" ", target, b" HTTP/1.0\r\n\r\n"].concat());
+        self.first(flow, &first);
+    }
+
+    /// What a connection begins with is known.
+    fn first(&mut self, flow: &Flow, first: &First) {
+        let key = (flow.id, flow.peer);
         if let Some(open) = self.flows.get_mut(&key) {
             open.gather = None;
         }
-        if let First::Http(trustrun_wire::http::Head::Request(r)) = &first
+        if let First::Http(trustrun_wire::http::Head::Request(r)) = first
             && matches!(r.target, trustrun_wire::http::Target::Absolute { .. })
         {
             self.proxy_gap(flow, "a plain-HTTP proxy connection may carry further requests, to others");
@@ -544,6 +584,7 @@ impl Engine {
             || (refused && self.judge.enforce)
             || message.flags.rcode != dns::NOERROR
             || message.flags.truncated
+            || message.question.qclass != dns::CLASS_IN
         {
             return;
         }

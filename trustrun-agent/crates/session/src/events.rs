@@ -1,7 +1,7 @@
 //! One line of NDJSON for each event (`--events`).
 
 use serde_json::{Map, Value, json};
-use trustrun_model::rfc3339;
+use trustrun_model::{inert_json, rfc3339};
 use trustrun_store::EventRow;
 
 /// The event as one JSON object without a newline. Absent fields are left out.
@@ -35,5 +35,6 @@ pub(crate) fn line(session: &str, row: &EventRow) -> String {
     put("sent", json!(row.sent));
     put("received", json!(row.received));
     put("detail", row.detail.as_deref().and_then(|d| serde_json::from_str(d).ok()).unwrap_or(Value::Null));
-    Value::Object(o).to_string()
+    // A line may go to a terminal, and names may hold what acts on it.
+    inert_json(Value::Object(o).to_string())
 }

@@ -86,8 +86,11 @@ pub fn operator() -> Operator {
     Operator { uid, login_uid: login_uid.unwrap_or(u32::MAX), name }
 }
 
-/// SHA-256 of a file, lower-case hex; empty where it cannot be read.
+/// SHA-256 of a file, lower-case hex; empty where it cannot be read. A pipe or a device, which may never end, is none.
 pub(crate) fn sha256(path: &str) -> String {
+    if !fs::metadata(path).is_ok_and(|m| m.is_file()) {
+        return String::new();
+    }
     let Ok(mut file) = fs::File::open(path) else { return String::new() };
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 16];

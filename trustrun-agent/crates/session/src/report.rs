@@ -84,6 +84,7 @@ pub fn unwatched(facts: &Facts, status: i32, gap: &'static str, why: &str) -> Re
         at,
     };
     let mut engine = Engine::new(Judge {
+        cgroup: String::new(),
         policy: None,
         enforce: facts.enforce,
         search: Vec::new(),

@@ -15,7 +15,7 @@ use nix::{
 };
 use trustrun_common::counter;
 use trustrun_guard::{EngineLink, GuardError, Note, Order};
-use trustrun_model::Observation;
+use trustrun_model::{Observation, inert_json};
 use trustrun_observe::{Clock, decode};
 use trustrun_store::{EventRow, StoreHandle};
 
@@ -237,6 +237,7 @@ impl Runner<'_> {
     fn react(&mut self, reaction: Reaction) {
         match reaction {
             Reaction::Kill => drop(self.link.guard.order(Order::Kill)),
+            Reaction::End { tgid } => drop(self.link.guard.order(Order::End { tgid })),
             Reaction::Destroy { flow, local, peer } => {
                 drop(self.link.guard.order(Order::Destroy { flow, local, peer }));
             }
@@ -298,9 +299,9 @@ impl Runner<'_> {
         {
             eprintln!("trustrun: the report is not in the database: {e}");
         }
-        let text = serde_json::to_vec(&report).map_err(|e| RunError::Report(e.into()))?;
+        let text = inert_json(serde_json::to_string(&report).map_err(|e| RunError::Report(e.into()))?);
         let mut file = self.outputs.report;
-        file.rewind().and_then(|()| file.write_all(&text)).and_then(|()| file.flush()).map_err(RunError::Report)
+        file.rewind().and_then(|()| file.write_all(text.as_bytes())).and_then(|()| file.flush()).map_err(RunError::Report)
     }
 }
 

@@ -7,9 +7,19 @@ use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 #[must_use]
 pub fn agent_start(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's own name in parentheses and may hold anything, also parentheses.
-    let (_, after) = stat.rsplit_once(')')?;
-    after.split_ascii_whitespace().nth(19)?.parse().ok()
+    after_name(&stat)?.nth(19)?.parse().ok()
+}
+
+/// The fields from the third on. The second is the program's own name in parentheses and may hold anything, also
+/// parentheses.
+fn after_name(stat: &str) -> Option<std::str::SplitAsciiWhitespace<'_>> {
+    stat.rsplit_once(')').map(|(_, after)| after.split_ascii_whitespace())
+}
+
+/// Whether it ended and only waits to be reaped, which in a container may be never.
+fn ended(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    matches!(after_name(&stat).and_then(|mut fields| fields.next()), Some("Z" | "X"))
 }
 
 /// Whether the agent may still finish its session. Only what is certainly over is called over.
@@ -19,7 +29,7 @@ pub(crate) fn lives(pid: u32, start: Option<u64>, boot_id: &str) -> bool {
         return false;
     }
     let Ok(number) = i32::try_from(pid) else { return false };
-    if number <= 0 || kill(Pid::from_raw(number), None) == Err(Errno::ESRCH) {
+    if number <= 0 || kill(Pid::from_raw(number), None) == Err(Errno::ESRCH) || ended(pid) {
         return false;
     }
     match (start, agent_start(pid)) {
@@ -53,6 +63,11 @@ mod tests {
     fn a_process_that_ended_does_not_live() {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = child.id();
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while lives(pid, None, &boot_id()) {
+            assert!(std::time::Instant::now() < end, "a process that nobody reaped yet does not live");
+            std::thread::yield_now();
+        }
         child.wait().unwrap();
         assert!(!lives(pid, None, &boot_id()));
     }

@@ -98,7 +98,7 @@ impl EventRow {
             }
             Fact::Socket { decided, .. } => row.set_decided(decided),
             Fact::Listening { local, protocol } => (row.local, row.protocol) = (Some(*local), Some(*protocol)),
-            Fact::Fork { .. } | Fact::Exec { .. } | Fact::Exit { .. } | Fact::Lost { .. } | Fact::Unreadable { .. } => {
+            Fact::Fork { .. } | Fact::Exec { .. } | Fact::Exit { .. } | Fact::Moved { .. } | Fact::Lost { .. } | Fact::Unreadable { .. } => {
             }
         }
         row.detail = detail(&observation.fact);
@@ -128,6 +128,7 @@ fn kind(fact: &Fact) -> EventKind {
         Fact::Fork { .. } => EventKind::Fork,
         Fact::Exec { .. } => EventKind::Exec,
         Fact::Exit { .. } => EventKind::Exit,
+        Fact::Moved { .. } => EventKind::Moved,
         Fact::Opened { .. } => EventKind::Opened,
         Fact::Established { .. } => EventKind::Established,
         Fact::Closed { .. } => EventKind::Closed,
@@ -149,6 +150,7 @@ fn detail(fact: &Fact) -> Option<Box<str>> {
         Fact::Fork { child } => json!({"child": child}),
         Fact::Exec { exe, argv, truncated } => json!({"exe": exe, "argv": argv, "truncated": truncated}),
         Fact::Exit { status } => json!({"status": status}),
+        Fact::Moved { cgroup, killed } => json!({"cgroup": cgroup, "killed": killed}),
         Fact::Payload { outgoing, offset, length, .. } => {
             json!({"outgoing": outgoing, "offset": offset, "length": length})
         }

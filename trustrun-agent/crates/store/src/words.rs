@@ -32,6 +32,8 @@ pub enum EventKind {
     Query = 12,
     /// A DNS answer; `detail` has `believed`, `bound`, `length`.
     Answer = 13,
+    /// A process was moved to another cgroup; `detail` has `cgroup`, `killed`.
+    Moved = 14,
     /// Something was lost; `detail` has `stage`, `count`.
     Lost = 32,
     /// An address that made no sense; `detail` has `why`, `peer`.
@@ -40,7 +42,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Exec,
         Self::Fork,
         Self::Exit,
@@ -54,6 +56,7 @@ impl EventKind {
         Self::Payload,
         Self::Query,
         Self::Answer,
+        Self::Moved,
         Self::Lost,
         Self::Unreadable,
     ];
@@ -75,6 +78,7 @@ impl EventKind {
             Self::Payload => "payload",
             Self::Query => "query",
             Self::Answer => "answer",
+            Self::Moved => "moved",
             Self::Lost => "lost",
             Self::Unreadable => "unreadable",
         }

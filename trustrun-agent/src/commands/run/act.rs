@@ -7,7 +7,6 @@ use std::{
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
     process::ExitCode,
-    sync::Arc,
 };
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -79,10 +78,11 @@ fn start(
     report: &File,
 ) -> Result<trustrun_guard::Guard, RunError> {
     let judge = trustrun_session::Judge {
-        policy: plan.policy.as_ref().map(|p| Arc::new(p.compile())),
+        policy: plan.policy.as_ref().map(|p| std::sync::Arc::new(p.compile())),
         resolvers: plan.resolvers.addresses.clone(),
         enforce: plan.enforce,
         search: plan.resolvers.search.clone(),
+        cgroup: trustrun_guard::Cgroup::path_of(&facts.id),
         hosts: plan.resolvers.hosts.clone(),
         dns_grace: super::plan::DNS_GRACE,
     };
@@ -240,8 +240,8 @@ fn write_report(plan: &Plan, text: &[u8]) {
 /// The report of a session that nobody can report on: an earlier `pass` in its file must not be taken for this one's.
 fn write_unwatched(plan: &Plan, facts: &Facts, ended: Ended, (gap, why): (&'static str, &str)) {
     let report = trustrun_session::unwatched(facts, ended.status(), gap, why);
-    if let Ok(text) = serde_json::to_vec(&report) {
-        write_report(plan, &text);
+    if let Ok(text) = serde_json::to_string(&report) {
+        write_report(plan, trustrun_model::inert_json(text).as_bytes());
     }
 }
 
@@ -306,6 +306,22 @@ fn exit(ended: Ended, verdict: Verdict, by_verdict: bool) -> ExitCode {
         Ended::Signaled(number) => {
             ended.repeat();
             ExitCode::from(u8::try_from(128 + number).unwrap_or(FAILED))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_exit_code_is_the_commands() {
+        for code in 0..=255u8 {
+            let own = exit(Ended::Exited(code.into()), Verdict::Fail, false);
+            assert_eq!(format!("{own:?}"), format!("{:?}", ExitCode::from(code)));
+            let by_verdict = exit(Ended::Exited(code.into()), Verdict::Incomplete, true);
+            let expected = if code == 0 { VERDICT_INCOMPLETE } else { code };
+            assert_eq!(format!("{by_verdict:?}"), format!("{:?}", ExitCode::from(expected)));
         }
     }
 }

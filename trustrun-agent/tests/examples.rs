@@ -1,0 +1,63 @@
+//! The policies in `policies/examples/` are what they say they are: the real binary accepts each.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use trustrun_model::{Action, Protocol};
+use trustrun_policy::Policy;
+
+fn examples() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/examples");
+    let mut found: Vec<PathBuf> = fs::read_dir(&folder)
+        .expect("the examples")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "yaml"))
+        .collect();
+    found.sort();
+    found
+}
+
+fn check(files: &[PathBuf]) -> Output {
+    let mut trustrun = Command::new(env!("CARGO_BIN_EXE_trustrun"));
+    trustrun.args(["policy", "check"]).args(files).output().expect("trustrun starts")
+}
+
+#[test]
+fn every_example_is_a_policy_that_refuses_what_it_does_not_name() {
+    let files = examples();
+    assert_eq!(files.len(), 2, "a notebook and a CI job: {files:?}");
+    let checked = check(&files);
+    let text = String::from_utf8_lossy(&checked.stdout);
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    assert_eq!(text.lines().count(), files.len(), "{text}");
+    assert!(text.lines().all(|line| line.ends_with("default block, enforcing")), "{text}");
+}
+
+#[test]
+fn every_example_fits_the_kernels_tables_and_is_named_as_its_file() {
+    for file in examples() {
+        let policy = Policy::load(&file).expect("checked above");
+        assert_eq!(file.file_stem().and_then(|stem| stem.to_str()), Some(policy.name.as_str()));
+        policy.tables().expect("tables");
+    }
+}
+
+#[test]
+fn the_examples_decide_as_their_comments_say() {
+    let decide = |name: &str, host: &str| {
+        let file = examples().into_iter().find(|file| file.ends_with(name)).expect("the example");
+        let compiled = Policy::load(&file).expect("checked above").compile();
+        compiled.decide(Some(host), None, 443, Protocol::Tcp).action
+    };
+    for (file, host, action) in [
+        ("notebook.yaml", "contoso-phi.openai.azure.com", Action::Allow),
+        ("notebook.yaml", "api.openai.com", Action::Kill),
+        ("notebook.yaml", "example.com", Action::Block),
+        ("ci-job.yaml", "pypi.org", Action::Allow),
+        ("ci-job.yaml", "objects.githubusercontent.com", Action::Alert),
+        ("ci-job.yaml", "api.openai.com", Action::Block),
+    ] {
+        assert_eq!(decide(file, host), action, "{file}: {host}");
+    }
+}

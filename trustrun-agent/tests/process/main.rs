@@ -1,0 +1,11 @@
+//! What happens to the process that `trustrun run` starts: its exit, signals, pipes, terminal, user and locks, and
+//! that nothing of a session is left behind.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod ends;
+mod identity;
+mod locks;
+mod sessions;
+mod terminal;
