@@ -12,16 +12,19 @@ use harness::{BLOCK, Case, FarEnd, Running, TRUSTRUN, have};
 use serde_json::Value;
 use trustrun_lab::{Lab, skip};
 
-/// The shape of `trustrun.report/1` (design 8): each field with an example of its type; `None` may be null.
+/// What a field has to be.
+type Fits<'a> = &'a dyn Fn(&Value) -> bool;
+
+/// The shape of `trustrun.report/1` (design 8): every field, with what it has to be.
 fn assert_report(report: &Value) {
     let text = Value::is_string;
     let count = Value::is_u64;
     let list = Value::is_array;
-    let check = |of: &Value, name: &str, fits: &dyn Fn(&Value) -> bool| {
+    let check = |of: &Value, name: &str, fits: Fits<'_>| {
         let value = of.get(name).unwrap_or_else(|| panic!("no {name} in {of}"));
         assert!(fits(value), "{name} is {value}");
     };
-    let all = |of: &Value, fields: &[(&str, &dyn Fn(&Value) -> bool)]| {
+    let all = |of: &Value, fields: &[(&str, Fits<'_>)]| {
         fields.iter().for_each(|(name, fits)| check(of, name, fits));
     };
     let or_null = |v: &Value| v.is_string() || v.is_null();

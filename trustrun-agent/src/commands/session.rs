@@ -107,7 +107,8 @@ pub(crate) fn run(args: &SessionArgs) -> Result<ExitCode, SessionError> {
         (SessionCommand::Report { id, output: None }, _) => report(&reader, id)?,
         (SessionCommand::Report { id, output: Some(path) }, _) => {
             let text = report(&reader, id)?;
-            caller::replace(path, text.as_bytes()).map_err(|source| SessionError::Output { path: path.clone(), source })?;
+            caller::replace(path, text.as_bytes())
+                .map_err(|source| SessionError::Output { path: path.clone(), source })?;
             return Ok(ExitCode::SUCCESS);
         }
     };

@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 
 use trustrun_lab::wait_until;
 
-use crate::harness::{Case, SOON, have, status, terminal::Terminal};
+use crate::harness::{Case, SOON, have, status, terminal::Terminal, wait_for};
 
 fn at_terminal(programs: &[&str]) -> Option<Case> {
     let case = Case::new()?;
@@ -94,6 +94,18 @@ fn a_background_run_that_reads_the_terminal_stops_until_fg() {
     t.prompt();
 }
 
+/// Waits until the process is in the group that has the terminal: what is typed before goes to another.
+#[track_caller]
+fn has_the_terminal(case: &Case, file: &str) {
+    let there = || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", case.read(file).trim())).unwrap_or_default();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap_or_default().1.split_whitespace().collect();
+        // State, parent, process group, session, terminal, and the group that has it (proc_pid_stat(5)).
+        fields.len() > 5 && fields[2] == fields[5] && fields[0] != "T"
+    };
+    assert!(wait_until(SOON, there), "{file} {:?} never had the terminal", case.read(file));
+}
+
 #[test]
 fn an_interactive_shell_has_jobs_of_its_own() {
     let Some(case) = at_terminal(&[]) else { return };
@@ -102,20 +114,29 @@ fn an_interactive_shell_has_jobs_of_its_own() {
     t.keys("t bash --noprofile --rcfile rc --noediting -i\n");
     let shown = t.sees("<inner>");
     assert!(!shown.contains("job control"), "{shown}");
-    t.keys("sleep 61 &\n");
+    t.keys("sleep 61 & echo $! > first\n");
     t.sees("<inner>");
     t.keys("jobs\n");
     assert!(t.sees("<inner>").contains("Running"));
-    t.keys("fg\n");
     // The job has the terminal, and not the shell: ^Z stops the job alone.
-    t.sees("sleep 61");
+    t.keys("fg\n");
+    has_the_terminal(&case, "first");
     t.keys("\x1a");
     t.sees("Stopped");
     t.sees("<inner>");
-    t.keys("kill -9 %1; wait; echo cle''an\n");
-    t.sees("clean");
+    t.keys("kill -9 %1\n");
     t.sees("<inner>");
-    t.keys("sleep 62\n");
+    // The shell forgets it when it learns of its end.
+    let forgotten = wait_until(SOON, || {
+        t.keys("jobs; echo en''d\n");
+        let shown = t.sees("end");
+        t.sees("<inner>");
+        !shown.contains("sleep 61")
+    });
+    assert!(forgotten);
+    t.keys("sh -c 'echo $$ > second; exec sleep 62'\n");
+    wait_for(&case.path("second"));
+    has_the_terminal(&case, "second");
     t.keys("\x03");
     t.sees("<inner>");
     t.keys("exit 4\n");

@@ -11,9 +11,9 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::{
     helpers::bpf_ktime_get_boot_ns,
-    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, map, raw_tracepoint, sock_ops, socket_filter},
+    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, map, sock_ops, socket_filter},
     maps::{Array, PerCpuArray, RingBuf},
-    programs::{RawTracePointContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext},
+    programs::{SkBuffContext, SockAddrContext, SockContext, SockOpsContext},
 };
 use trustrun_common::{ACTION_ALLOW, FlowEvent, Header, Tuple, counter, kind, reason};
 
@@ -75,19 +75,6 @@ socket_hook!(post_bind6);
 pub fn sock_ops(_: SockOpsContext) -> u32 {
     1
 }
-
-macro_rules! tracepoint {
-    ($name:ident, $at:literal) => {
-        /// Does nothing.
-        #[raw_tracepoint(tracepoint = $at)]
-        pub fn $name(_: RawTracePointContext) -> i32 {
-            0
-        }
-    };
-}
-tracepoint!(process_exec, "sched_process_exec");
-tracepoint!(process_fork, "sched_process_fork");
-tracepoint!(process_exit, "sched_process_exit");
 
 /// Makes events for each packet of the socket that it is attached to.
 #[socket_filter]

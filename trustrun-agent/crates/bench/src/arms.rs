@@ -84,9 +84,9 @@ impl Place {
     }
 
     /// A client alone, or in a cgroup.
-    pub(crate) fn bare(&self, cgroup: Option<&Path>) -> Result<Client> {
+    pub(crate) fn bare(&self, cgroup: Option<&Path>, pinned: bool) -> Result<Client> {
         let mut c = self.lab.command(&self.us);
-        c.args(self.arguments(true));
+        c.args(self.arguments(pinned));
         if let Some(cgroup) = cgroup {
             c.arg("--cgroup").arg(cgroup);
         }

@@ -73,6 +73,8 @@ impl EngineLink {
         if !Uid::effective().is_root() {
             return Ok(());
         }
+        // It mostly sleeps; when it has work, the work is evidence that would be lost.
+        sys::prefer();
         let user = nix::unistd::User::from_name("trustrun").ok().flatten();
         let (uid, gid) = user.map_or((Uid::from_raw(65534), Gid::from_raw(65534)), |u| (u.uid, u.gid));
         setgroups(&[])

@@ -301,7 +301,10 @@ impl Runner<'_> {
         }
         let text = inert_json(serde_json::to_string(&report).map_err(|e| RunError::Report(e.into()))?);
         let mut file = self.outputs.report;
-        file.rewind().and_then(|()| file.write_all(text.as_bytes())).and_then(|()| file.flush()).map_err(RunError::Report)
+        file.rewind()
+            .and_then(|()| file.write_all(text.as_bytes()))
+            .and_then(|()| file.flush())
+            .map_err(RunError::Report)
     }
 }
 

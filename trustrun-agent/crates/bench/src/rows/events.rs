@@ -125,7 +125,7 @@ fn storm(place: &Place, seconds: u64) -> Result<Row> {
         }
     };
     let work = || -> Result<(f64, f64, f64, Counted)> {
-        let mut bare = place.bare(None)?;
+        let mut bare = place.bare(None, false)?;
         let alone = bare.number(&order)? / seconds as f64;
         bare.end()?;
         let mut client = place.guarded(Policy::Enforcing, false, true)?;
@@ -144,6 +144,6 @@ fn storm(place: &Place, seconds: u64) -> Result<Row> {
         out
     })??;
     let what = format!("connects as fast as {} processors make them, for {seconds} s", cpu::count());
-    let measured = format!("{rate:.0} connects/s (one bare processor: {alone:.0})");
+    let measured = format!("{rate:.0} connects/s (bare: {alone:.0})");
     Ok(row("storm", what, measured, share, &counted, json!({"connects_per_second": rate, "bare": alone})))
 }

@@ -52,7 +52,11 @@ impl Arms {
 pub(crate) fn measure(place: &Place, scale: usize) -> Result<Vec<Row>> {
     let rounds = ROUNDS / scale;
     let noop = Noop::attach()?;
-    let clients = [place.bare(None)?, place.bare(Some(&noop.cgroup))?, place.guarded(Policy::Enforcing, true, false)?];
+    let clients = [
+        place.bare(None, true)?,
+        place.bare(Some(&noop.cgroup), true)?,
+        place.guarded(Policy::Enforcing, true, false)?,
+    ];
     let mut arms = Arms { clients, _noop: noop };
     let listener = place.lab.inside(|| TcpListener::bind("127.0.0.1:0"))??;
     listen(&listener, Backlog::new(4096)?)?;
@@ -87,7 +91,7 @@ pub(crate) fn measure(place: &Place, scale: usize) -> Result<Vec<Row>> {
         time
     })?;
     // A client of its own, without any program, sends to the inboxes of the three.
-    let mut sender = place.bare(None)?;
+    let mut sender = place.bare(None, true)?;
     let ingress = arms.rounds(rounds, |c| {
         let port = c.number("port")?;
         let time = sender.number(&format!("send 127.0.0.1:{port} {PACKETS}"));

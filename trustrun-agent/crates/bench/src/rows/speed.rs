@@ -30,7 +30,7 @@ pub(crate) fn measure(place: &Place, scale: usize) -> Result<Vec<Row>> {
     thread::spawn(move || serve(&listener));
     let noop = Noop::attach()?;
     let mut clients =
-        [place.bare(None)?, place.bare(Some(&noop.cgroup))?, place.guarded(Policy::Enforcing, true, true)?];
+        [place.bare(None, true)?, place.bare(Some(&noop.cgroup), true)?, place.guarded(Policy::Enforcing, true, true)?];
     let bytes = GIGABYTE / scale as u64;
     let mut compare = |key, what: &str, bar: Option<f64>, rounds, asked: &str| {
         let rounds = rounds_of(&mut clients, rounds, asked)?;
