@@ -44,10 +44,25 @@ impl Identity {
     /// # Errors
     /// If there is none.
     pub fn find(name: &str) -> Result<Self, GuardError> {
-        let by_name = nix::unistd::User::from_name(name).ok().flatten();
-        let user = by_name.or_else(|| nix::unistd::User::from_uid(Uid::from_raw(name.parse().ok()?)).ok().flatten());
-        let u = user.ok_or_else(|| GuardError::NoUser { name: name.into() })?;
-        Ok(Self { name: u.name, uid: u.uid.as_raw(), gid: u.gid.as_raw(), home: u.dir })
+        match nix::unistd::User::from_name(name).ok().flatten() {
+            Some(user) => Ok(Self::from(user)),
+            None => name.parse().map_or_else(|_| Err(GuardError::NoUser { name: name.into() }), Self::by_id),
+        }
+    }
+
+    /// Looks a user up by number alone: a user may be *named* like another's number.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn by_id(uid: u32) -> Result<Self, GuardError> {
+        let user = nix::unistd::User::from_uid(Uid::from_raw(uid)).ok().flatten();
+        user.map(Self::from).ok_or_else(|| GuardError::NoUser { name: uid.to_string() })
+    }
+}
+
+impl From<nix::unistd::User> for Identity {
+    fn from(u: nix::unistd::User) -> Self {
+        Self { name: u.name, uid: u.uid.as_raw(), gid: u.gid.as_raw(), home: u.dir }
     }
 }
 

@@ -3,6 +3,9 @@
 //! The kernel decided; the engine explains, and decides again with the same policy. Where the two disagree, that is a
 //! gap (`decision-mismatch`), because then one of them is wrong and a pass would be a guess.
 
+mod claims;
+mod lookups;
+
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
@@ -12,11 +15,11 @@ use std::{
 };
 
 use trustrun_model::{
-    Action, ClaimSource, Decided, Direction, Evidence, Fact, Flow, FlowId, Instants, LookupRefusal, Observation,
-    Process, ProcessId, Protocol, Reason, Untrusted,
+    Action, Decided, Direction, Evidence, Fact, Flow, FlowId, Instants, Observation, Process, ProcessId, Protocol,
+    Reason, Untrusted,
 };
 use trustrun_policy::Matcher;
-use trustrun_wire::{First, Gather, classify, dns};
+use trustrun_wire::Gather;
 
 use crate::{
     ledger::{Breach, Key, Ledger, Share},
@@ -383,218 +386,6 @@ impl Engine {
         self.ledger.connection(key, share);
     }
 
-    fn judged(&mut self, o: &Observation, flow: &Flow, decided: &Decided) -> Option<Reaction> {
-        let rule = self.word(decided.reason);
-        if decided.reason == Reason::Claim {
-            self.read_so_far(flow);
-        }
-        let mut open = self.flows.remove(&(flow.id, flow.peer))?;
-        if decided.action > open.action || decided.action.refuses() {
-            open.action = decided.action;
-            // Of a proxy request the authority is judged, else the name that the client claims.
-            let named = if open.beyond.is_some() { &open.host } else { &open.claim };
-            open.rule = match (&self.judge.policy, decided.reason, named) {
-                (Some(m), Reason::Claim, Some(named)) => {
-                    let port = open.beyond.unwrap_or_else(|| flow.peer.port());
-                    let address = named.parse().ok();
-                    let name = if address.is_some() { None } else { Some(&**named) };
-                    let d = m.decide(name, address, port, flow.protocol);
-                    d.rule.map_or_else(|| Rc::clone(&self.internal.default), |r| m.rule_name(r).into())
-                }
-                _ => rule,
-            };
-        }
-        self.last_host.clone_from(&open.claim);
-        self.last_rule = Some(Rc::clone(&open.rule));
-        let reaction = self.violated(o.at, &open, decided);
-        let (id, local, peer) = (open.flow.id, open.flow.local, open.flow.peer);
-        self.flows.insert((flow.id, flow.peer), open);
-        reaction.or_else(|| {
-            (decided.enforced && decided.action.refuses() && flow.protocol == Protocol::Tcp)
-                .then_some(Reaction::Destroy { flow: id, local, peer })
-        })
-    }
-
-    fn payload(&mut self, flow: &Flow, offset: u32, bytes: &[u8]) {
-        let key = (flow.id, flow.peer);
-        if flow.protocol == Protocol::Udp {
-            let hello = self.quic.entry(key).or_default().push(bytes).complete();
-            if let Some(sni) = hello.and_then(|h| h.sni) {
-                self.claimed(key, ClaimSource::Sni, &sni, None);
-            }
-            return;
-        }
-        let Some(gather) = self.flows.get_mut(&key).and_then(|o| o.gather.as_mut()) else { return };
-        gather.insert(u64::from(offset), bytes);
-        let first = classify(gather.prefix());
-        if matches!(first, First::Incomplete) && !gather.overflowed() {
-            return;
-        }
-        self.first(flow, &first);
-    }
-
-    /// The kernel judges a proxy request as soon as the authority is there, and tells no more of it: what was told is
-    /// read as if the head ended behind its target.
-    fn read_so_far(&mut self, flow: &Flow) {
-        let open = self.flows.get(&(flow.id, flow.peer));
-        let Some(prefix) = open.and_then(|o| o.gather.as_ref()).map(Gather::prefix) else { return };
-        let mut words = prefix.split(|b| *b <= b' ');
-        let (Some(method), Some(target)) = (words.next(), words.next()) else { return };
-        let first = classify(&[method, b" ", target, b" HTTP/1.0\r\n\r\n"].concat());
-        self.first(flow, &first);
-    }
-
-    /// What a connection begins with is known.
-    fn first(&mut self, flow: &Flow, first: &First) {
-        let key = (flow.id, flow.peer);
-        if let Some(open) = self.flows.get_mut(&key) {
-            open.gather = None;
-        }
-        if let First::Http(trustrun_wire::http::Head::Request(r)) = first
-            && matches!(r.target, trustrun_wire::http::Target::Absolute { .. })
-        {
-            self.proxy_gap(flow, "a plain-HTTP proxy connection may carry further requests, to others");
-        }
-        let Some(claim) = first.claim() else {
-            if matches!(first, First::Socks(_)) {
-                self.proxy_gap(flow, "a SOCKS request that names nobody");
-            }
-            return;
-        };
-        match claim.host {
-            Some(host) => self.claimed(key, claim.source, &host, claim.port),
-            None if claim.source == ClaimSource::Proxy => self.proxy_gap(flow, "a proxy request that names nobody"),
-            None => {}
-        }
-    }
-
-    fn proxy_gap(&mut self, flow: &Flow, why: &'static str) {
-        self.ledger.gap("proxy-hides-destination", 1, || format!("{why} ({})", flow.peer));
-    }
-
-    /// The client said whom it talks to.
-    fn claimed(&mut self, key: (FlowId, SocketAddr), source: ClaimSource, host: &str, port: Option<u16>) {
-        let bound = self.names.knows(key.1.ip(), host).cloned();
-        let Some(open) = self.flows.get_mut(&key) else { return };
-        match (source, bound) {
-            (ClaimSource::Proxy, _) => {
-                // The authority is the destination: the proxy resolves it, nobody here can prove it.
-                let name = port.map_or_else(|| host.to_owned(), |p| format!("{host}:{p}"));
-                open.host = Some(host.into());
-                open.evidence = Evidence::Claim;
-                open.claim = Some(name.into());
-                open.beyond = Some(port.unwrap_or(80));
-            }
-            (ClaimSource::Sni, Some(name)) => {
-                open.host = Some(name);
-                open.evidence = Evidence::DnsSni;
-                open.claim = Some(host.into());
-            }
-            _ => {
-                open.claim = Some(host.into());
-                if open.host.is_none() {
-                    open.host = Some(host.into());
-                    open.evidence = Evidence::Claim;
-                }
-            }
-        }
-    }
-
-    fn query(
-        &mut self,
-        at: Instants,
-        who: ProcessId,
-        flow: &Flow,
-        refused: Option<LookupRefusal>,
-        resolver: bool,
-        bytes: &[u8],
-    ) -> Option<Reaction> {
-        let Ok(message) = dns::Message::decode_start(bytes) else {
-            self.ledger.gap("lookup-unreadable", u64::from(refused.is_none()), || {
-                format!("a lookup at {} could not be read", flow.peer)
-            });
-            return None;
-        };
-        let name: Rc<str> = message.question.name.as_str().into();
-        let kind = dns::type_word(message.question.qtype).into_owned();
-        let (action, rule) = self.lookup_action(&name);
-        self.ledger.query(Rc::clone(&name), kind.clone(), flow.peer, action);
-        self.last_host = Some(Rc::clone(&name));
-        self.last_rule = Some(Rc::clone(&rule));
-        if !action.refuses() || !resolver || self.judge.policy.is_none() {
-            return None;
-        }
-        let process = self.who(who, Some(flow));
-        self.ledger.breach(Breach {
-            at: at.wall_ns,
-            action,
-            host: Some(Rc::clone(&name)),
-            address: None,
-            port: flow.peer.port(),
-            protocol: "dns".into(),
-            rule: Rc::clone(&rule),
-            process,
-            suggestion: suggest::lookup(&name, &rule),
-        });
-        if action == Action::Kill && refused.is_some() {
-            return Some(Reaction::Kill);
-        }
-        refused?;
-        let message = dns::negative_answer(bytes, dns::NXDOMAIN)?;
-        Some(Reaction::Answer { client: flow.local, server: flow.peer, message })
-    }
-
-    /// A lookup over TCP that the agent's own resolver answered; `client` is the target's end of its connection.
-    pub(crate) fn looked_up(&mut self, at: Instants, client: SocketAddr, query: &[u8], answer: Option<&[u8]>) {
-        let local = |o: &&Open| o.flow.protocol == Protocol::Tcp && o.flow.local == client;
-        let Some((flow, process)) = self.flows.values().find(local).map(|o| (o.flow, o.process.clone())) else {
-            let detail = || format!("a lookup over TCP from {client}, whose connection is not known");
-            return self.ledger.gap("unattributed", 1, detail);
-        };
-        let tgid = process.map_or(0, |p| p.pid);
-        let who = ProcessId { tgid, tid: tgid, uid: 0 };
-        // The answer that the client gets is the resolver's business, so nothing is left to be done here.
-        let _ = self.query(at, who, &flow, None, true, query);
-        if let Some(answer) = answer {
-            self.answer(at, &flow, true, answer);
-        }
-    }
-
-    fn lookup_action(&self, name: &str) -> (Action, Rc<str>) {
-        let Some(m) = &self.judge.policy else { return (Action::Allow, Rc::clone(&self.internal.none)) };
-        let d = m.decide_query(name);
-        let rule = d.rule.map_or_else(|| Rc::clone(&self.internal.default), |r| m.rule_name(r).into());
-        if d.action.refuses() && m.is_search_expansion(name, &self.judge.search).is_some() {
-            return (Action::Allow, "search list".into());
-        }
-        (d.action, rule)
-    }
-
-    fn answer(&mut self, at: Instants, flow: &Flow, believed: bool, bytes: &[u8]) {
-        let Ok(message) = dns::Message::decode_start(bytes) else { return };
-        let name: Rc<str> = message.question.name.as_str().into();
-        self.last_host = Some(Rc::clone(&name));
-        let addresses = message.addresses();
-        let kind = dns::type_word(message.question.qtype);
-        let plain: Vec<_> = addresses.iter().map(|(ip, _)| *ip).collect();
-        self.ledger.answers(&name, &kind, flow.peer, &plain);
-        // Exactly what the kernel binds: answers to believed queries for names that may be connected to.
-        let refused = self.judge.policy.as_ref().is_some_and(|m| m.decide_query(&name).action.refuses());
-        if !believed
-            || (refused && self.judge.enforce)
-            || message.flags.rcode != dns::NOERROR
-            || message.flags.truncated
-            || message.question.qclass != dns::CLASS_IN
-        {
-            return;
-        }
-        for (ip, ttl) in addresses {
-            let life = Duration::from_secs(ttl.into()).max(self.judge.dns_grace);
-            let expires = at.boot_ns.saturating_add(u64::try_from(life.as_nanos()).unwrap_or(u64::MAX));
-            self.names.bind(ip, &name, expires);
-        }
-    }
-
     fn packet(&mut self, o: &Observation, protocol: Protocol, peer: SocketAddr, decided: &Decided) -> Option<Reaction> {
         let id = FlowId { cookie: 0, sequence: 0 };
         let local = SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0);
@@ -602,8 +393,18 @@ impl Engine {
         let process = self.who(o.process, Some(&flow));
         let (host, evidence) = self.name(&flow, o.at);
         let rule = self.explain(&flow, decided, o.at);
-        let open =
-            Open { flow, at: o.at, host, evidence, claim: None, beyond: None, action: decided.action, rule, process, gather: None };
+        let open = Open {
+            flow,
+            at: o.at,
+            host,
+            evidence,
+            claim: None,
+            beyond: None,
+            action: decided.action,
+            rule,
+            process,
+            gather: None,
+        };
         let reaction = self.violated(o.at, &open, decided);
         self.fold(open, 0, 0, o.at);
         reaction

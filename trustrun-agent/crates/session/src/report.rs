@@ -219,6 +219,13 @@ fn limits(facts: &Facts) -> Vec<Limit> {
         "what a local service does on the command's behalf (over a unix socket: container engine, D-Bus, name service) \
          is that service's traffic, not the command's",
     )];
+    if facts.user == "root" {
+        out.push(limit(
+            "root-target",
+            "the command ran as root, who can have others act for it (cron, raw devices, other services); run it as an \
+             ordinary user: --run-as",
+        ));
+    }
     if !facts.enforce {
         out.push(limit(
             "packet-sockets",

@@ -98,8 +98,12 @@ impl EventRow {
             }
             Fact::Socket { decided, .. } => row.set_decided(decided),
             Fact::Listening { local, protocol } => (row.local, row.protocol) = (Some(*local), Some(*protocol)),
-            Fact::Fork { .. } | Fact::Exec { .. } | Fact::Exit { .. } | Fact::Moved { .. } | Fact::Lost { .. } | Fact::Unreadable { .. } => {
-            }
+            Fact::Fork { .. }
+            | Fact::Exec { .. }
+            | Fact::Exit { .. }
+            | Fact::Moved { .. }
+            | Fact::Lost { .. }
+            | Fact::Unreadable { .. } => {}
         }
         row.detail = detail(&observation.fact);
         row

@@ -154,7 +154,7 @@ fn identity(args: &RunArgs, enforce: bool) -> Result<Option<Identity>, RunError>
         return Ok(Some(Identity::find(name)?));
     }
     match caller::behind_sudo() {
-        Some((uid, _)) if enforce => Ok(Some(Identity::find(&uid.to_string())?)),
+        Some((uid, _)) if enforce => Ok(Some(Identity::by_id(uid.as_raw())?)),
         _ => Ok(None),
     }
 }

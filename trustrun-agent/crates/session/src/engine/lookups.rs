@@ -1,0 +1,106 @@
+//! DNS: what was asked, what became of it, and which names the answers bind.
+
+use std::{net::SocketAddr, rc::Rc, time::Duration};
+
+use trustrun_model::{Action, Flow, Instants, LookupRefusal, ProcessId, Protocol};
+use trustrun_wire::dns;
+
+use super::{Engine, Open, Reaction};
+use crate::{ledger::Breach, suggest};
+
+impl Engine {
+    pub(super) fn query(
+        &mut self,
+        at: Instants,
+        who: ProcessId,
+        flow: &Flow,
+        refused: Option<LookupRefusal>,
+        resolver: bool,
+        bytes: &[u8],
+    ) -> Option<Reaction> {
+        let Ok(message) = dns::Message::decode_start(bytes) else {
+            self.ledger.gap("lookup-unreadable", u64::from(refused.is_none()), || {
+                format!("a lookup at {} could not be read", flow.peer)
+            });
+            return None;
+        };
+        let name: Rc<str> = message.question.name.as_str().into();
+        let kind = dns::type_word(message.question.qtype).into_owned();
+        let (action, rule) = self.lookup_action(&name);
+        self.ledger.query(Rc::clone(&name), kind.clone(), flow.peer, action);
+        self.last_host = Some(Rc::clone(&name));
+        self.last_rule = Some(Rc::clone(&rule));
+        if !action.refuses() || !resolver || self.judge.policy.is_none() {
+            return None;
+        }
+        let process = self.who(who, Some(flow));
+        self.ledger.breach(Breach {
+            at: at.wall_ns,
+            action,
+            host: Some(Rc::clone(&name)),
+            address: None,
+            port: flow.peer.port(),
+            protocol: "dns".into(),
+            rule: Rc::clone(&rule),
+            process,
+            suggestion: suggest::lookup(&name, &rule),
+        });
+        if action == Action::Kill && refused.is_some() {
+            return Some(Reaction::Kill);
+        }
+        refused?;
+        let message = dns::negative_answer(bytes, dns::NXDOMAIN)?;
+        Some(Reaction::Answer { client: flow.local, server: flow.peer, message })
+    }
+
+    /// A lookup over TCP that the agent's own resolver answered; `client` is the target's end of its connection.
+    pub(crate) fn looked_up(&mut self, at: Instants, client: SocketAddr, query: &[u8], answer: Option<&[u8]>) {
+        let local = |o: &&Open| o.flow.protocol == Protocol::Tcp && o.flow.local == client;
+        let Some((flow, process)) = self.flows.values().find(local).map(|o| (o.flow, o.process.clone())) else {
+            let detail = || format!("a lookup over TCP from {client}, whose connection is not known");
+            return self.ledger.gap("unattributed", 1, detail);
+        };
+        let tgid = process.map_or(0, |p| p.pid);
+        let who = ProcessId { tgid, tid: tgid, uid: 0 };
+        // The answer that the client gets is the resolver's business, so nothing is left to be done here.
+        let _ = self.query(at, who, &flow, None, true, query);
+        if let Some(answer) = answer {
+            self.answer(at, &flow, true, answer);
+        }
+    }
+
+    fn lookup_action(&self, name: &str) -> (Action, Rc<str>) {
+        let Some(m) = &self.judge.policy else { return (Action::Allow, Rc::clone(&self.internal.none)) };
+        let d = m.decide_query(name);
+        let rule = d.rule.map_or_else(|| Rc::clone(&self.internal.default), |r| m.rule_name(r).into());
+        if d.action.refuses() && m.is_search_expansion(name, &self.judge.search).is_some() {
+            return (Action::Allow, "search list".into());
+        }
+        (d.action, rule)
+    }
+
+    pub(super) fn answer(&mut self, at: Instants, flow: &Flow, believed: bool, bytes: &[u8]) {
+        let Ok(message) = dns::Message::decode_start(bytes) else { return };
+        let name: Rc<str> = message.question.name.as_str().into();
+        self.last_host = Some(Rc::clone(&name));
+        let addresses = message.addresses();
+        let kind = dns::type_word(message.question.qtype);
+        let plain: Vec<_> = addresses.iter().map(|(ip, _)| *ip).collect();
+        self.ledger.answers(&name, &kind, flow.peer, &plain);
+        // Exactly what the kernel binds: answers to believed queries for names that may be connected to.
+        let refused = self.judge.policy.as_ref().is_some_and(|m| m.decide_query(&name).action.refuses());
+        if !believed
+            || (refused && self.judge.enforce)
+            || message.flags.rcode != dns::NOERROR
+            || message.flags.truncated
+            || message.question.qclass != dns::CLASS_IN
+        {
+            return;
+        }
+        for (ip, ttl) in addresses {
+            let life = Duration::from_secs(ttl.into()).max(self.judge.dns_grace);
+            let expires = at.boot_ns.saturating_add(u64::try_from(life.as_nanos()).unwrap_or(u64::MAX));
+            self.names.bind(ip, &name, expires);
+        }
+    }
+}
