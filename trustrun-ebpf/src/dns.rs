@@ -9,8 +9,8 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use trustrun_common::{
-    ACTION_ALLOW, ACTION_BLOCK, ACTION_NONE, Address, Binding, Config, FLAG_ENFORCED, FLAG_OUTGOING, FLAG_RESOLVER, PendingKey,
-    PendingValue, SocketState, Tuple, counter, kind, reason,
+    ACTION_ALLOW, ACTION_BLOCK, ACTION_NONE, Address, Binding, Config, FLAG_ENFORCED, FLAG_OUTGOING, FLAG_RESOLVER,
+    PendingKey, PendingValue, SocketState, Tuple, counter, kind, reason,
 };
 
 use crate::{

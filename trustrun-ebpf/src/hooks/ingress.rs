@@ -7,8 +7,7 @@ use aya_ebpf::{macros::cgroup_skb, programs::SkBuffContext};
 use trustrun_common::{Config, DatagramKey, MODE_OFF, hook};
 
 use crate::{
-    decide, dns,
-    emit::{self, Owner},
+    decide, dns, emit,
     hooks::egress::datagram_accepted,
     maps::{DATAGRAMS, SOCKETS, add, config, count, hit},
     packet::{self, Packet},
@@ -64,11 +63,11 @@ fn udp(ctx: &SkBuffContext, s: *mut Scratch, p: &Packet, cookie: u64, config: &C
         }
         return;
     }
-    let owner = match st {
-        // SAFETY: a live map value.
-        Some(st) => unsafe { emit::owner_of(&*st) },
-        None => Owner { tgid: 0, tid: 0, uid: 0 },
-    };
+    // A socket that receives has bound, connected or sent, and has a state since. One without is being closed: a late
+    // answer that nobody will read begins no connection.
+    let Some(st) = st else { return };
+    // SAFETY: a live map value.
+    let owner = unsafe { emit::owner_of(&*st) };
     datagram_accepted(&key, owner, config);
     if let Some(known) = DATAGRAMS.get_ptr_mut(&key) {
         // SAFETY: a live map value.

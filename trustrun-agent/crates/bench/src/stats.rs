@@ -34,8 +34,8 @@ impl Estimate {
     }
 }
 
-/// The largest k with P(binomial(n, 1/2) <= k - 1) <= 2.5 %: the interval goes from the k-th smallest to the k-th
-/// largest value (counted from 0).
+/// The largest k with P(binomial(n, 1/2) <= k) <= 2.5 %: the interval goes from the k-th smallest to the k-th largest
+/// value, counted from 0.
 fn lower_rank(n: usize) -> usize {
     // In logarithms: 0.5^n underflows for long series.
     let mut term = -(n as f64) * std::f64::consts::LN_2;
@@ -43,7 +43,7 @@ fn lower_rank(n: usize) -> usize {
     for k in 0..n / 2 {
         below += term.exp();
         if below > 0.025 {
-            return k;
+            return k.saturating_sub(1);
         }
         term += ((n - k) as f64).ln() - ((k + 1) as f64).ln();
     }

@@ -16,6 +16,8 @@ use crate::{Cgroup, GuardError, load::Loaded, sys};
 
 /// How long the canary's events may take.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// How long to let them come: asking costs a system call for each hook.
+const PAUSE: Duration = Duration::from_micros(200);
 
 /// Makes the canary's connections and checks that each hook ran and that the connection came through the ring.
 ///
@@ -34,10 +36,8 @@ pub(crate) fn run(loaded: &mut Loaded, ring: &mut Ring, cgroup: &Cgroup) -> Resu
     let (pid, inside) = sys::split_into(cgroup.fd()?.as_fd()).map_err(GuardError::system("forking the canary"))?;
     match pid {
         None => {
-            // Entered also where it was born inside: that is a move, which a hook must see too.
-            let entered = Cgroup::enter(&cgroup.path).is_ok();
-            if inside || entered {
-                canary(to, datagrams, to6);
+            if inside || Cgroup::enter(&cgroup.path).is_ok() {
+                canary(cgroup, to, datagrams, to6);
             }
             sys::leave(0)
         }
@@ -58,7 +58,7 @@ pub(crate) fn run(loaded: &mut Loaded, ring: &mut Ring, cgroup: &Cgroup) -> Resu
         if Instant::now() > end {
             return Err(GuardError::SelfTest { missing });
         }
-        std::thread::yield_now();
+        std::thread::sleep(PAUSE);
     }
 }
 
@@ -78,7 +78,18 @@ fn missing(loaded: &mut Loaded, v6: bool, seen: bool) -> Result<Vec<String>, Gua
 }
 
 /// In the canary: uses every hook once.
-fn canary(tcp: SocketAddr, udp: SocketAddr, tcp6: Option<SocketAddr>) {
+fn canary(cgroup: &Cgroup, tcp: SocketAddr, udp: SocketAddr, tcp6: Option<SocketAddr>) {
+    // A fork, a move (into the cgroup where it is already: that waits some milliseconds, so it goes on beside the
+    // connections) and an exec; the program does nothing with that argument.
+    if let Ok(None) = sys::split() {
+        let _ = Cgroup::enter(&cgroup.path);
+        let arguments: Vec<CString> =
+            ["trustrun", "--canary"].into_iter().filter_map(|a| CString::new(a).ok()).collect();
+        if let Ok(program) = CString::new("/proc/self/exe") {
+            sys::execute(&program, &arguments, &[]);
+        }
+        sys::leave(0);
+    }
     drop(TcpStream::connect(tcp));
     if let Ok(socket) = UdpSocket::bind("127.0.0.1:0") {
         let _ = socket.send_to(b"canary", udp);
@@ -88,15 +99,6 @@ fn canary(tcp: SocketAddr, udp: SocketAddr, tcp6: Option<SocketAddr>) {
         if let Ok(socket) = UdpSocket::bind("[::1]:0") {
             let _ = socket.send_to(b"canary", to);
         }
-    }
-    // A fork and an exec; the program does nothing with that argument.
-    if let Ok(None) = sys::split() {
-        let arguments: Vec<CString> =
-            ["trustrun", "--canary"].into_iter().filter_map(|a| CString::new(a).ok()).collect();
-        if let Ok(program) = CString::new("/proc/self/exe") {
-            sys::execute(&program, &arguments, &[]);
-        }
-        sys::leave(0);
     }
     let _ = nix::sys::wait::wait();
 }

@@ -19,7 +19,7 @@ use crate::{
 
 const ROUNDS: usize = 40;
 /// As `trustrun run` has it.
-const RING: u32 = 16 << 20;
+const RING: u32 = 64 << 20;
 
 pub(crate) fn measure(place: &Place, scale: usize) -> Result<Vec<Row>> {
     let rounds = cpu::anywhere(|| rounds(place, (ROUNDS / scale).max(6)))??;
