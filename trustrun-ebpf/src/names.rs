@@ -83,10 +83,10 @@ pub fn sibling(s: *mut Scratch) -> bool {
                 return false;
             }
             store(&raw mut (*s).at, at);
-            if let Some(v) = rules(s) {
-                if v.ask < ACTION_BLOCK {
-                    return true;
-                }
+            if let Some(v) = rules(s)
+                && v.ask < ACTION_BLOCK
+            {
+                return true;
             }
         }
     }

@@ -42,6 +42,59 @@ pub const RST: u8 = 4;
 /// TCP flag ACK.
 pub const ACK: u8 = 16;
 
+/// What most packets are judged and counted by, read without a slot.
+pub struct Peek {
+    /// The other end: where an incoming packet comes from.
+    pub source: Address,
+    /// As `Packet::source_port`.
+    pub source_port: u16,
+    /// IPPROTO (for IPv6 the first next header).
+    pub protocol: u8,
+    /// TCP flags.
+    pub flags: u8,
+    /// Bytes of payload.
+    pub length: u32,
+}
+
+/// Whether it is TCP, by the IP header's beginning.
+#[inline(always)]
+pub fn is_tcp(ctx: &SkBuffContext) -> bool {
+    match ctx.load::<[u8; 10]>(0) {
+        Ok(h) => (if h[0] >> 4 == 4 { h[9] } else { h[6] }) == 6,
+        Err(_) => false,
+    }
+}
+
+/// Reads the headers of a packet on the stack; as `read`, but for less.
+#[inline(always)]
+pub fn peek(ctx: &SkBuffContext) -> Option<Peek> {
+    let h: [u8; 20] = ctx.load(0).ok()?;
+    let (protocol, at, source) = if h[0] >> 4 == 4 {
+        if u16::from_be_bytes([h[6], h[7]]) & 0x3fff != 0 {
+            return None;
+        }
+        (h[9], ((h[0] & 15) as usize) * 4, mapped(u32::from_ne_bytes([h[12], h[13], h[14], h[15]])))
+    } else {
+        let source: [u32; 4] = ctx.load(8).ok()?;
+        (h[6], 40, address(source))
+    };
+    let mut p = Peek { source, source_port: 0, protocol, flags: 0, length: 0 };
+    let mut offset = at as u32;
+    if protocol == 6 {
+        let t: [u8; 16] = ctx.load(at).ok()?;
+        p.source_port = u16::from_be_bytes([t[0], t[1]]);
+        p.flags = t[13];
+        offset += ((t[12] >> 4) as u32) * 4;
+    } else if protocol == 17 {
+        let t: [u8; 2] = ctx.load(at).ok()?;
+        p.source_port = u16::from_be_bytes(t);
+        offset += 8;
+    }
+    let total = ctx.len();
+    p.length = total.saturating_sub(offset);
+    Some(p)
+}
+
 /// Reads the IP and transport headers into the slot. None if they are not whole; a fragment behind the first counts as
 /// such, since locally made packets are not fragmented yet here.
 #[inline(always)]

@@ -20,7 +20,7 @@ use crate::{
     emit::{self, Owner},
     first,
     maps::{DATAGRAMS, JUMP_FIRST, JUMP_QUERY, JUMPS, SOCKETS, add, config, count, enforcing, hit},
-    packet::{self, ACK, Packet, RST, SYN},
+    packet::{self, ACK, Packet, Peek, RST, SYN},
     scratch::{self, Scratch},
 };
 
@@ -33,28 +33,40 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
         return 1;
     }
     let fallback = !enforcing(config) as i32;
-    let Some(s) = scratch::take() else { return fallback };
-    let began = scratch::token(s);
-    let Some(p) = packet::read(&ctx, s) else {
-        count(counter::UNREADABLE);
-        return fallback;
+    let next = if packet::is_tcp(&ctx) {
+        let p = packet::peek(&ctx);
+        if p.is_none() {
+            count(counter::UNREADABLE);
+        }
+        p.map(|p| tcp(&p, packet::cookie(&ctx), config))
+    } else {
+        datagram_or_other(&ctx, config)
     };
-    let cookie = packet::cookie(&ctx);
-    let next = match p.protocol {
-        6 => tcp(p, cookie, config),
-        17 => udp(&ctx, s, p, cookie, config),
-        _ => other(s, p, cookie, config),
-    };
-    if scratch::token(s) != began {
-        count(counter::CLOBBERED);
-        return fallback;
-    }
+    let Some(next) = next else { return fallback };
     match next {
         Next::Pass => 1,
         Next::Drop => 0,
         Next::First => jump(&ctx, JUMP_FIRST, fallback),
         Next::Query => jump(&ctx, JUMP_QUERY, fallback),
     }
+}
+
+/// All but TCP; none if it could not be read.
+#[inline(always)]
+fn datagram_or_other(ctx: &SkBuffContext, config: &Config) -> Option<Next> {
+    let s = scratch::take()?;
+    let began = scratch::token(s);
+    let Some(p) = packet::read(ctx, s) else {
+        count(counter::UNREADABLE);
+        return None;
+    };
+    let cookie = packet::cookie(ctx);
+    let next = if p.protocol == 17 { udp(ctx, s, p, cookie, config) } else { other(s, p, cookie, config) };
+    if scratch::token(s) != began {
+        count(counter::CLOBBERED);
+        return None;
+    }
+    Some(next)
 }
 
 /// What becomes of a packet.
@@ -128,7 +140,7 @@ pub fn refuses(action: u8, config: &Config) -> bool {
 }
 
 #[inline(always)]
-fn tcp(p: &Packet, cookie: u64, config: &Config) -> Next {
+fn tcp(p: &Peek, cookie: u64, config: &Config) -> Next {
     let Some(st) = SOCKETS.get_ptr_mut(&cookie) else {
         // A handshake's answer, or the reset of a socket that is closing: no payload, and no TCP socket sends these
         // unless it was allowed to before. (Raw sockets have a state.)

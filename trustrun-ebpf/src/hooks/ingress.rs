@@ -3,15 +3,15 @@
 //! DNS answers and binds their addresses, so that the connect that follows finds them; counts bytes; notes who sent to
 //! a UDP socket first, so that the reply is known as one. It refuses nothing.
 
-use aya_ebpf::{macros::cgroup_skb, programs::SkBuffContext};
-use trustrun_common::{Config, DatagramKey, MODE_OFF, hook};
+use aya_ebpf::{helpers::bpf_ktime_get_boot_ns, macros::cgroup_skb, programs::SkBuffContext};
+use trustrun_common::{Config, DatagramKey, MODE_OFF, counter, hook};
 
 use crate::{
     decide, dns, emit,
     hooks::egress::datagram_accepted,
     maps::{DATAGRAMS, SOCKETS, add, config, count, hit},
-    packet::{self, Packet},
-    scratch::{self, Scratch},
+    packet::{self, Peek},
+    scratch,
 };
 
 /// ingress
@@ -22,50 +22,56 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
     if config.mode == MODE_OFF {
         return 1;
     }
-    let Some(s) = scratch::take() else { return 1 };
-    let began = scratch::token(s);
-    let Some(p) = packet::read(&ctx, s) else { return 1 };
-    let cookie = packet::cookie(&ctx);
+    let Some(p) = packet::peek(&ctx) else { return 1 };
     if p.protocol == 6 {
         if p.length != 0
-            && let Some(st) = SOCKETS.get_ptr_mut(&cookie)
+            && let Some(st) = SOCKETS.get_ptr_mut(&packet::cookie(&ctx))
         {
             // SAFETY: a live map value.
             unsafe { add(&raw mut (*st).received, p.length as u64) }
         }
     } else if p.protocol == 17 {
-        udp(&ctx, s, p, cookie, config);
-    }
-    if scratch::token(s) != began {
-        count(trustrun_common::counter::CLOBBERED);
+        let cookie = packet::cookie(&ctx);
+        if p.source_port == 53 {
+            answer(&ctx, cookie, config);
+        }
+        if !decide::resolver(&p.source, p.source_port) {
+            datagram(&p, cookie, config);
+        }
     }
     1
 }
 
+/// What may be a DNS answer.
 #[inline(always)]
-fn udp(ctx: &SkBuffContext, s: *mut Scratch, p: &Packet, cookie: u64, config: &Config) {
-    let st = SOCKETS.get_ptr_mut(&cookie);
-    if p.source_port == 53 {
-        if let Some(st) = st {
-            // SAFETY: a live map value.
-            dns::answer(ctx, s, p, unsafe { &*st }, cookie, config);
-        }
-        if decide::resolver(&p.source, p.source_port) {
-            return;
-        }
+fn answer(ctx: &SkBuffContext, cookie: u64, config: &Config) {
+    let Some(s) = scratch::take() else { return };
+    let began = scratch::token(s);
+    let Some(p) = packet::read(ctx, s) else { return };
+    if let Some(st) = SOCKETS.get_ptr_mut(&cookie) {
+        // SAFETY: a live map value.
+        dns::answer(ctx, s, p, unsafe { &*st }, cookie, config);
     }
+    if scratch::token(s) != began {
+        count(counter::CLOBBERED);
+    }
+}
+
+/// A datagram of a known or a new peer.
+#[inline(always)]
+fn datagram(p: &Peek, cookie: u64, config: &Config) {
     let key = DatagramKey { cookie, peer: p.source, port: p.source_port, pad: [0; 3] };
     if let Some(known) = DATAGRAMS.get_ptr_mut(&key) {
-        // SAFETY: a live map value.
+        // SAFETY: a live map value; the helper has no preconditions.
         unsafe {
             add(&raw mut (*known).received, p.length as u64);
-            (*known).seen = scratch::token(s);
+            (*known).seen = bpf_ktime_get_boot_ns();
         }
         return;
     }
     // A socket that receives has bound, connected or sent, and has a state since. One without is being closed: a late
     // answer that nobody will read begins no connection.
-    let Some(st) = st else { return };
+    let Some(st) = SOCKETS.get_ptr_mut(&cookie) else { return };
     // SAFETY: a live map value.
     let owner = unsafe { emit::owner_of(&*st) };
     datagram_accepted(&key, owner, config);
