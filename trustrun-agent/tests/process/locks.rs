@@ -1,11 +1,11 @@
 //! What an enforcing policy takes from the command.
 #![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute alone, and helpers have none")]
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, os::unix::process::ExitStatusExt as _};
 
 use trustrun_lab::skip;
 
-use crate::harness::{BLOCK, Case, FarEnd, have};
+use crate::harness::{self, BLOCK, Case, FarEnd, have};
 
 #[test]
 fn enforcing_closes_descriptors_and_takes_privileges() {
@@ -84,4 +84,29 @@ fn the_locked_command_cannot_leave_its_cgroup_or_take_the_links_away() {
     assert_eq!(ran.out(), "", "{}", ran.stderr);
     assert_eq!(far.arrived(), 0);
     ran.verdict("fail");
+}
+
+#[test]
+fn who_is_moved_out_of_an_enforcing_session_is_ended() {
+    let Some(case) = Case::new() else { return };
+    let case = case.policy(BLOCK);
+    let script = format!("echo $$ > {0}.part; mv {0}.part {0}; exec sleep 60", case.path("pid").display());
+    let running = case.start(&["sh", "-c", &script]);
+    harness::wait_for(&case.path("pid"));
+    let root = harness::cgroup2().into_iter().next().unwrap();
+    std::fs::write(root.join("cgroup.procs"), case.read("pid").trim()).unwrap();
+    let ran = running.end();
+    assert_eq!(ran.status.signal(), Some(9), "{}", ran.stderr);
+    assert_eq!(ran.gaps(), ["left-cgroup"]);
+    ran.verdict("incomplete");
+}
+
+#[test]
+fn a_command_that_leaves_an_observing_session_is_a_gap() {
+    let Some(case) = Case::new() else { return };
+    let root = harness::cgroup2().into_iter().next().unwrap();
+    let script = format!("echo $$ > {}/cgroup.procs; exec sleep 0.1", root.display());
+    let ran = case.policy(BLOCK).with(&["--observe"]).sh(&script);
+    assert_eq!(ran.exits(0).gaps(), ["left-cgroup"]);
+    ran.verdict("incomplete");
 }
