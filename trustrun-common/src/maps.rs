@@ -348,6 +348,12 @@ pub mod counter {
     pub const UNREADABLE: u32 = 9;
     /// Packets whose scratch memory was taken by another run of the program on the same CPU.
     pub const CLOBBERED: u32 = 10;
+    /// Processes not kept because `TASKS` was full: one of them could leave the cgroup unseen.
+    pub const TASKS_FULL: u32 = 11;
+    /// Hooks whose link was gone at the end; set by the guard, not by a program.
+    pub const HOOKS_LOST: u32 = 12;
+    /// 1 if the counters could not be read; set by the guard, not by a program.
+    pub const UNREAD: u32 = 13;
     /// First of one counter for each hook: [`HOOK`]` + hook`.
     pub const HOOK: u32 = 32;
     /// How many counters there are.

@@ -13,11 +13,11 @@ use aya_ebpf::{
     macros::raw_tracepoint,
     programs::RawTracePointContext,
 };
-use trustrun_common::{ARGV_MAX, Config, ExecEvent, FLAG_CUT, MODE_OFF, PATH_MAX, hook, kind};
+use trustrun_common::{ARGV_MAX, Config, ExecEvent, FLAG_CUT, MODE_OFF, PATH_MAX, counter, hook, kind};
 
 use crate::{
     emit,
-    maps::{TASKS, config, hit},
+    maps::{TASKS, config, count, hit},
     scratch::{self, Scratch, launder},
 };
 
@@ -36,7 +36,9 @@ pub fn process_exec(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     hit(hook::EXEC);
-    let _ = TASKS.insert(&emit::owner().tgid, &1, 0);
+    if TASKS.insert(&emit::owner().tgid, &1, 0).is_err() {
+        count(counter::TASKS_FULL);
+    }
     let Some(s) = scratch::take() else { return 0 };
     tell(&ctx, s, config);
     0

@@ -3,12 +3,12 @@
 //! parent's executable and arguments. Threads are not told: they share their group's.
 
 use aya_ebpf::{helpers::bpf_probe_read_kernel, macros::raw_tracepoint, programs::RawTracePointContext};
-use trustrun_common::{TaskEvent, hook, kind};
+use trustrun_common::{TaskEvent, counter, hook, kind};
 
 use crate::{
     emit,
     hooks::process_exec::ours,
-    maps::{TASKS, config, hit},
+    maps::{TASKS, config, count, hit},
 };
 
 /// process_fork
@@ -30,7 +30,9 @@ pub fn process_fork(ctx: RawTracePointContext) -> i32 {
     };
     let (Ok(tgid), Ok(tid)) = (tgid, tid) else { return 0 };
     if tgid == tid {
-        let _ = TASKS.insert(&tgid, &1, 0);
+        if TASKS.insert(&tgid, &1, 0).is_err() {
+            count(counter::TASKS_FULL);
+        }
         emit::record(TaskEvent { header: emit::header(kind::FORK, 0, emit::owner(), 0), value: tgid as u64 });
     }
     0

@@ -270,9 +270,6 @@ impl Session {
 
     /// Tells the engine what only the maps know, and that it is over.
     fn last_words(&mut self, status: Option<i32>) {
-        for name in self.loaded.lost_links() {
-            eprintln!("trustrun: the hook {name} was lost");
-        }
         for (cookie, s) in self.loaded.sockets() {
             let peer = socket(s.peer, s.port);
             if s.protocol == 6 && s.sequence != 0 {
@@ -291,10 +288,13 @@ impl Session {
                 let _ = self.engine.note(Note::Final(f));
             }
         }
-        let mut counters = [0; counter::COUNT as usize];
-        if let Ok(c) = self.loaded.counters() {
-            counters = c;
-        }
+        // What cannot be read must not look like zero.
+        let mut counters = self.loaded.counters().unwrap_or_else(|_| {
+            let mut unread = [0; counter::COUNT as usize];
+            unread[counter::UNREAD as usize] = 1;
+            unread
+        });
+        counters[counter::HOOKS_LOST as usize] = self.loaded.lost_links().len() as u64;
         let _ = self.engine.note(Note::Counters(counters));
         let _ = self.engine.note(Note::Finish { status });
     }

@@ -142,7 +142,7 @@ impl Engine {
     fn count_gaps(&mut self, last: &Final) {
         let c = |i: u32| last.counters.get(i as usize).copied().unwrap_or(0);
         let emitted = c(counter::EMITTED);
-        let told: [(&'static str, u64, &str); 10] = [
+        let told: [(&'static str, u64, &str); 13] = [
             ("events-dropped", emitted.saturating_sub(last.received), "events that the ring buffer had no room for"),
             ("events-uncounted", last.received.saturating_sub(emitted), "events beyond what the kernel counted"),
             ("events-undecoded", last.undecoded, "events that could not be decoded"),
@@ -152,6 +152,13 @@ impl Engine {
             ("datagrams-not-kept", c(counter::DATAGRAMS_FULL), "UDP peers that the kernel had no room to remember"),
             ("hello-not-gathered", c(counter::GATHER_FULL), "first payloads that the kernel had no room to gather"),
             ("packets-unreadable", c(counter::UNREADABLE), "packets whose headers could not be read"),
+            ("processes-not-kept", c(counter::TASKS_FULL), "processes that the kernel had no room to remember"),
+            ("hook-lost", c(counter::HOOKS_LOST), "hooks that were no longer attached at the end"),
+            (
+                "counters-unread",
+                c(counter::UNREAD),
+                "the kernel's counters could not be read, so nobody knows what was lost",
+            ),
             ("packets-clobbered", c(counter::CLOBBERED), "packets whose reading was interrupted on the same CPU"),
         ];
         for (kind, count, detail) in told {
@@ -239,4 +246,67 @@ fn limits(facts: &Facts) -> Vec<Limit> {
         ));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use trustrun_model::Verdict;
+
+    use super::*;
+
+    #[test]
+    fn whatever_the_kernel_or_the_guard_counted_as_lost_is_no_pass() {
+        let facts = Facts {
+            id: "s".into(),
+            command: Vec::new(),
+            executable: String::new(),
+            user: String::new(),
+            operator: Operator::default(),
+            policy: Some(PolicyRef::default()),
+            enforce: true,
+            no_pass: None,
+            resolvers: Vec::new(),
+            started_ns: 0,
+        };
+        let verdict = |lost: Option<u32>| {
+            let judge = crate::Judge {
+                cgroup: String::new(),
+                policy: None,
+                enforce: true,
+                search: Vec::new(),
+                resolvers: Vec::new(),
+                hosts: Vec::new(),
+                dns_grace: std::time::Duration::ZERO,
+            };
+            let mut counters = [0; counter::COUNT as usize];
+            lost.into_iter().for_each(|i| counters[i as usize] = 1);
+            let last = Final {
+                status: Some(0),
+                counters,
+                received: 0,
+                undecoded: 0,
+                stored: 0,
+                dropped: BTreeMap::new(),
+                leftovers: Vec::new(),
+                attached_ns: 0,
+                at: Instants::default(),
+            };
+            Engine::new(judge).finish(&facts, &last).verdict
+        };
+        assert_eq!(verdict(None), Verdict::Pass);
+        for lost in [
+            counter::EMITTED,
+            counter::BINDINGS_FULL,
+            counter::SOCKETS_FULL,
+            counter::DATAGRAMS_FULL,
+            counter::GATHER_FULL,
+            counter::UNREADABLE,
+            counter::CLOBBERED,
+            counter::TASKS_FULL,
+            counter::HOOKS_LOST,
+            counter::UNREAD,
+        ] {
+            assert_eq!(verdict(Some(lost)), Verdict::Incomplete, "counter {lost}");
+        }
+    }
 }
