@@ -8,11 +8,19 @@
 //! nanoseconds of CLOCK_BOOTTIME.
 #![no_std]
 
+pub mod config;
 pub mod events;
-pub mod maps;
+pub mod hooks;
+#[cfg(feature = "user")]
+mod pod;
+pub mod sockets;
+pub mod tables;
 
+pub use config::*;
 pub use events::*;
-pub use maps::*;
+pub use hooks::*;
+pub use sockets::*;
+pub use tables::*;
 
 /// Raised whenever a type or a constant of this crate changes. The loader compares it with the `ABI` symbol of the
 /// object it loads.

@@ -19,6 +19,9 @@ pub struct Owner {
     pub uid: u32,
 }
 
+/// No process is known.
+pub const NOBODY: Owner = Owner { tgid: 0, tid: 0, uid: 0 };
+
 /// The current task. Only in hooks that run in its context (6.1 refuses the helper in packet hooks).
 #[inline(always)]
 pub fn owner() -> Owner {

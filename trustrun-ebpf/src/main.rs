@@ -19,6 +19,7 @@ mod maps;
 mod names;
 mod packet;
 mod scratch;
+mod sockets;
 
 /// Compared by the loader with the agent's own `trustrun_common::ABI_VERSION`.
 #[unsafe(no_mangle)]

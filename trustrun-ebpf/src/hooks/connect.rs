@@ -15,13 +15,14 @@ use aya_ebpf::{
 };
 use trustrun_common::{
     ACTION_ALLOW, ACTION_BLOCK, Address, Config, FLAG_ENFORCED, MODE_OFF, SOCKET_CONNECTED, SOCKET_NOBODY,
-    SOCKET_RESOLVER, SOCKET_SENDS, STAGE_DONE, STAGE_FIRST, SocketState, counter, hook, kind, reason,
+    SOCKET_RESOLVER, SOCKET_SENDS, STAGE_DONE, STAGE_FIRST, SocketState, hook, kind, reason,
 };
 
 use crate::{
     decide::{self, Decision, address, mapped},
     emit,
-    maps::{SOCKETS, config, count, enforcing, hit},
+    maps::{SOCKETS, config, enforcing, hit},
+    sockets,
 };
 
 /// connect4
@@ -152,32 +153,18 @@ fn connect(ctx: &SockAddrContext, to: Address, config: &Config, answered: bool) 
     let st = SocketState {
         peer: to,
         local,
-        tgid: owner.tgid,
-        tid: owner.tid,
-        uid: owner.uid,
         sequence: if tcp { sequence + 1 } else { sequence },
         rule: d.rule,
-        next: 0,
-        looked: 0,
-        base: 0,
-        pad2: 0,
         port,
-        protocol,
-        direction: 0,
         action: d.action,
         reason: d.reason,
         // Loopback to ourselves, and DNS that the agent answers, name nobody.
         stage: if d.reason == reason::INTERNAL || resolver { STAGE_DONE } else { STAGE_FIRST },
         flags: d.flags | SOCKET_CONNECTED | earlier | if resolver { SOCKET_RESOLVER } else { 0 },
         local_port,
-        pad: 0,
-        sent: 0,
-        received: 0,
+        ..sockets::known(protocol, owner)
     };
-    let kept = SOCKETS.insert(&cookie, &st, 0).is_ok();
-    if !kept {
-        count(counter::SOCKETS_FULL);
-    }
+    let kept = sockets::keep(cookie, &st);
     if !tcp {
         return (kept || !enforcing(config), false);
     }

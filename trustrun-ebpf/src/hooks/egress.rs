@@ -273,7 +273,7 @@ fn other(s: *mut Scratch, p: &Packet, cookie: u64, config: &Config) -> Next {
     let owner = match SOCKETS.get_ptr_mut(&cookie) {
         // SAFETY: a live map value.
         Some(st) => unsafe { emit::owner_of(&*st) },
-        None => Owner { tgid: 0, tid: 0, uid: 0 },
+        None => emit::NOBODY,
     };
     insert(key, &d, DIRECTION_OUT, owner, 0);
     tell_packet(p, cookie, owner, &d, config);

@@ -4,12 +4,13 @@
 //! that the kernel picks for a client are not seen here and are no listeners.
 
 use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_socket_cookie, macros::cgroup_sock, programs::SockContext};
-use trustrun_common::{Address, ListenKey, MODE_OFF, STAGE_DONE, SocketState, Tuple, counter, hook, kind};
+use trustrun_common::{Address, ListenKey, MODE_OFF, SocketState, Tuple, counter, hook, kind};
 
 use crate::{
     decide::{NO_RULE, address, mapped},
     emit,
-    maps::{LISTENERS, SOCKETS, config, count, hit},
+    maps::{LISTENERS, config, count, hit},
+    sockets,
 };
 
 /// post_bind4
@@ -50,33 +51,8 @@ fn bound(ctx: &SockContext, local: &Address) {
     // SAFETY: the program's own context.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     let owner = emit::owner();
-    let st = SocketState {
-        peer: [0; 16],
-        local: *local,
-        tgid: owner.tgid,
-        tid: owner.tid,
-        uid: owner.uid,
-        sequence: 0,
-        rule: NO_RULE,
-        next: 0,
-        looked: 0,
-        base: 0,
-        pad2: 0,
-        port: 0,
-        protocol: protocol as u8,
-        direction: 0,
-        action: 0,
-        reason: 0,
-        stage: STAGE_DONE,
-        flags: 0,
-        local_port: port as u16,
-        pad: 0,
-        sent: 0,
-        received: 0,
-    };
-    if SOCKETS.insert(&cookie, &st, 0).is_err() {
-        count(counter::SOCKETS_FULL);
-    }
+    let st = SocketState { local: *local, local_port: port as u16, ..sockets::known(protocol as u8, owner) };
+    sockets::keep(cookie, &st);
     if protocol == 6 {
         return;
     }

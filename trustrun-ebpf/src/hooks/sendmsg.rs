@@ -7,8 +7,7 @@ use aya_ebpf::{
     EbpfContext, helpers::generated::bpf_get_socket_cookie, macros::cgroup_sock_addr, programs::SockAddrContext,
 };
 use trustrun_common::{
-    ACTION_ALLOW, Address, DatagramKey, MODE_OFF, SOCKET_RESOLVER, SOCKET_SENDS, STAGE_DONE, SocketState, counter,
-    hook, reason,
+    ACTION_ALLOW, Address, DatagramKey, MODE_OFF, SOCKET_RESOLVER, SOCKET_SENDS, SocketState, hook, reason,
 };
 
 use crate::{
@@ -16,7 +15,8 @@ use crate::{
     emit::{self, Owner},
     hooks::connect::{destination6, protocol},
     hooks::egress::{datagram_opened, refuses},
-    maps::{DATAGRAMS, SOCKETS, config, count, enforcing, hit},
+    maps::{DATAGRAMS, SOCKETS, config, enforcing, hit},
+    sockets,
 };
 
 /// sendmsg4
@@ -49,7 +49,6 @@ fn send(ctx: &SockAddrContext, to: Address) -> i32 {
     let owner = emit::owner();
     let resolver = decide::resolver(&to, port);
     if !remember(cookie, &to, port, protocol, owner, resolver) {
-        count(counter::SOCKETS_FULL);
         return !enforcing(config) as i32;
     }
     if resolver {
@@ -86,29 +85,6 @@ fn remember(cookie: u64, to: &Address, port: u16, protocol: u8, owner: Owner, re
         }
         return true;
     }
-    let st = SocketState {
-        peer: *to,
-        local: [0; 16],
-        tgid: owner.tgid,
-        tid: owner.tid,
-        uid: owner.uid,
-        sequence: 0,
-        rule: decide::NO_RULE,
-        next: 0,
-        looked: 0,
-        base: 0,
-        pad2: 0,
-        port,
-        protocol,
-        direction: 0,
-        action: 0,
-        reason: 0,
-        stage: STAGE_DONE,
-        flags: bits,
-        local_port: 0,
-        pad: 0,
-        sent: 0,
-        received: 0,
-    };
-    SOCKETS.insert(&cookie, &st, 0).is_ok()
+    let st = SocketState { peer: *to, port, flags: bits, ..sockets::known(protocol, owner) };
+    sockets::keep(cookie, &st)
 }

@@ -6,14 +6,13 @@
 
 use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_socket_cookie, macros::cgroup_sock, programs::SockContext};
 use trustrun_common::{
-    ACTION_ALLOW, ACTION_BLOCK, FLAG_ENFORCED, KIND_ICMP, MODE_OFF, SOCKET_UNUSUAL, STAGE_DONE, SocketState, counter,
-    hook, kind, reason,
+    ACTION_ALLOW, ACTION_BLOCK, FLAG_ENFORCED, KIND_ICMP, MODE_OFF, SOCKET_UNUSUAL, SocketState, hook, kind, reason,
 };
 
 use crate::{
-    decide::NO_RULE,
     emit,
-    maps::{SOCKETS, config, count, enforcing, hit},
+    maps::{config, enforcing, hit},
+    sockets,
 };
 
 /// sock_create
@@ -37,32 +36,10 @@ pub fn sock_create(ctx: SockContext) -> i32 {
     let owner = emit::owner();
     // SAFETY: the program's own context.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-    let st = SocketState {
-        peer: [0; 16],
-        local: [0; 16],
-        tgid: owner.tgid,
-        tid: owner.tid,
-        uid: owner.uid,
-        sequence: 0,
-        rule: NO_RULE,
-        next: 0,
-        looked: 0,
-        base: 0,
-        pad2: 0,
-        port: 0,
-        protocol: protocol as u8,
-        direction: 0,
-        action,
-        reason: reason::KIND,
-        stage: STAGE_DONE,
-        flags: SOCKET_UNUSUAL,
-        local_port: 0,
-        pad: 0,
-        sent: 0,
-        received: 0,
-    };
-    if !refused && SOCKETS.insert(&cookie, &st, 0).is_err() {
-        count(counter::SOCKETS_FULL);
+    let st =
+        SocketState { action, reason: reason::KIND, flags: SOCKET_UNUSUAL, ..sockets::known(protocol as u8, owner) };
+    if !refused {
+        sockets::keep(cookie, &st);
     }
     let flags = if refused { FLAG_ENFORCED } else { 0 };
     emit::flow(emit::header(kind::SOCKET, flags, owner, cookie), emit::tuple(&st), family as u64, sort as u64);

@@ -5,15 +5,16 @@
 
 use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_socket_cookie, macros::sock_ops, programs::SockOpsContext};
 use trustrun_common::{
-    ACTION_ALLOW, Address, Config, DIRECTION_IN, FLAG_ENFORCED, MODE_OFF, SOCKET_NOBODY, STAGE_DONE, SocketState,
-    Tuple, counter, hook, kind, reason,
+    ACTION_ALLOW, Address, Config, DIRECTION_IN, FLAG_ENFORCED, MODE_OFF, SOCKET_NOBODY, SocketState, Tuple, hook,
+    kind, reason,
 };
 
 use crate::{
     decide::{self, NO_RULE, address, mapped},
-    emit::{self, Owner},
+    emit,
     hooks::post_bind::{listens, unlistens},
-    maps::{GATHER, SOCKETS, config, count, hit},
+    maps::{GATHER, SOCKETS, config, hit},
+    sockets,
 };
 
 // enum bpf_sock_ops operations, include/uapi/linux/bpf.h
@@ -126,33 +127,17 @@ fn accepted(ctx: &SockOpsContext) {
     let cookie = cookie(ctx);
     let st = SocketState {
         peer: peer(ctx),
-        local: [0; 16],
-        tgid: 0,
-        tid: 0,
-        uid: 0,
         sequence: 1,
-        rule: NO_RULE,
-        next: 0,
-        looked: 0,
-        base: 0,
-        pad2: 0,
         port: u32::from_be(ctx.remote_port()) as u16,
-        protocol: 6,
         direction: DIRECTION_IN,
         action: ACTION_ALLOW,
         reason: reason::ACCEPTED,
-        stage: STAGE_DONE,
-        flags: 0,
         local_port: ctx.local_port() as u16,
-        pad: 0,
-        sent: 0,
-        received: 0,
+        ..sockets::known(6, emit::NOBODY)
     };
-    if SOCKETS.insert(&cookie, &st, 0).is_err() {
-        count(counter::SOCKETS_FULL);
-    }
+    sockets::keep(cookie, &st);
     let t = Tuple { local: local(ctx), ..emit::tuple(&st) };
-    emit::flow(emit::header(kind::OPENED, 0, Owner { tgid: 0, tid: 0, uid: 0 }, cookie), t, 0, 0);
+    emit::flow(emit::header(kind::OPENED, 0, emit::NOBODY, cookie), t, 0, 0);
 }
 
 /// The key of a listener: any address is all zeroes for both families.
@@ -171,7 +156,7 @@ fn listening(ctx: &SockOpsContext) {
     let owner = match SOCKETS.get_ptr_mut(&cookie) {
         // SAFETY: a live map value.
         Some(st) => unsafe { emit::owner_of(&*st) },
-        None => Owner { tgid: 0, tid: 0, uid: 0 },
+        None => emit::NOBODY,
     };
     let t = Tuple {
         local,

@@ -1,0 +1,212 @@
+//! Loading the kernel programs, filling their tables and attaching them: all or nothing.
+//!
+//! `programs` loads and attaches them, `tables` fills and reads their maps, `pins` keeps their links beyond this process.
+
+mod pins;
+mod programs;
+mod tables;
+
+use std::{fs, path::PathBuf};
+
+use aya::{
+    Ebpf, EbpfLoader, VerifierLogLevel,
+    maps::{Array, MapData, PerCpuArray, PerCpuValues, ProgramArray},
+    programs::{ProgramError, links::FdLink},
+};
+use trustrun_common::{Config, HOOK_NAMES, counter};
+use trustrun_observe::Ring;
+use trustrun_policy::Tables;
+
+pub(crate) use self::pins::reap_pins;
+use self::programs::{JUMPS, OBJECT};
+use crate::{Cgroup, GuardError};
+
+/// The kernel side of one session.
+#[derive(Debug)]
+pub struct Loaded {
+    ebpf: Ebpf,
+    links: Vec<(&'static str, FdLink)>,
+    pins: Option<PathBuf>,
+}
+
+fn map_error(name: &'static str) -> impl Fn(aya::maps::MapError) -> GuardError {
+    move |e| GuardError::Map { name, reason: chain(&e) }
+}
+
+/// An error and what it rests on, the last 600 characters (a verifier's log is long, its reason is at the end).
+fn chain(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut source = e.source();
+    while let Some(s) = source {
+        text = format!("{text}: {s}");
+        source = s.source();
+    }
+    let from = text.char_indices().rev().nth(600).map_or(0, |(i, _)| i);
+    text[from..].into()
+}
+
+impl Loaded {
+    /// Loads every program (attaching none) with tables of the size that `tables` wants.
+    ///
+    /// # Errors
+    /// If the object is not this agent's, or the kernel refuses a program or map.
+    pub fn load(tables: Option<&Tables>, ring_bytes: u32) -> Result<Self, GuardError> {
+        programs::check_abi()?;
+        let mut loader = EbpfLoader::new();
+        loader.verifier_log_level(VerifierLogLevel::STATS);
+        loader.map_max_entries("EVENTS", ring_bytes);
+        if let Some(t) = tables {
+            for (map, n) in [("NAMES", t.names.len()), ("NETS", t.nets.len()), ("PORTS", t.ports.len())] {
+                loader.map_max_entries(map, u32::try_from(n + 16).unwrap_or(u32::MAX));
+            }
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(|e| GuardError::Program {
+            step: "load",
+            name: "maps".into(),
+            reason: chain(&e),
+        })?;
+        programs::load(&mut ebpf)?;
+        let mut loaded = Self { ebpf, links: Vec::new(), pins: None };
+        loaded.fill_jumps()?;
+        Ok(loaded)
+    }
+
+    fn fill_jumps(&mut self) -> Result<(), GuardError> {
+        for (i, name) in (0..).zip(JUMPS) {
+            let program = self.ebpf.program(name).ok_or_else(|| missing("program", name))?;
+            let fd = program.fd().map_err(|e| program_error("load", name, &e))?;
+            let fd = fd.try_clone().map_err(|source| GuardError::System { what: "cloning a program", source })?;
+            let mut jumps: ProgramArray<&mut MapData> = self.map_mut("JUMPS")?;
+            jumps.set(i, &fd, 0).map_err(map_error("JUMPS"))?;
+        }
+        Ok(())
+    }
+
+    fn map_mut<'a, T>(&'a mut self, name: &'static str) -> Result<T, GuardError>
+    where
+        T: TryFrom<&'a mut aya::maps::Map, Error = aya::maps::MapError>,
+    {
+        let map = self.ebpf.map_mut(name).ok_or_else(|| missing("map", name))?;
+        T::try_from(map).map_err(map_error(name))
+    }
+
+    /// Writes the session's settings; with `MODE_*` in them, from now on.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn configure(&mut self, config: &Config) -> Result<(), GuardError> {
+        let mut map: Array<&mut MapData, Config> = self.map_mut("CONFIG")?;
+        map.set(0, config, 0).map_err(map_error("CONFIG"))
+    }
+
+    /// Attaches every hook to the cgroup, or the host's tracepoints.
+    ///
+    /// # Errors
+    /// If one cannot be: then none stays attached.
+    pub fn attach(&mut self, cgroup: &Cgroup) -> Result<(), GuardError> {
+        let fd = cgroup.fd()?;
+        for name in HOOK_NAMES {
+            let program = self.ebpf.program_mut(name).ok_or_else(|| missing("program", name))?;
+            let link = programs::attach(program, name, &fd).map_err(|e| program_error("attach", name, &e))?;
+            self.links.push((name, link));
+        }
+        Ok(())
+    }
+
+    /// Pins the links, so that they outlive the agent: a crash leaves what was blocked blocked.
+    ///
+    /// # Errors
+    /// If there is no bpffs and none can be mounted, or pinning fails.
+    pub fn pin(&mut self, session: &str) -> Result<(), GuardError> {
+        let folder = pins::bpffs()?.join("trustrun").join(session);
+        fs::create_dir_all(&folder).map_err(GuardError::file("making", &folder))?;
+        self.pins = Some(folder.clone());
+        for (name, link) in std::mem::take(&mut self.links) {
+            let pinned = link.pin(folder.join(name)).map_err(|e| GuardError::Program {
+                step: "pin",
+                name: name.into(),
+                reason: chain(&e),
+            })?;
+            self.links.push((name, FdLink::from(pinned)));
+        }
+        Ok(())
+    }
+
+    /// Maps the ring buffer.
+    ///
+    /// # Errors
+    /// If it is not there or cannot be mapped.
+    pub fn ring(&mut self) -> Result<Ring, GuardError> {
+        let map = self.ebpf.take_map("EVENTS").ok_or_else(|| missing("map", "EVENTS"))?;
+        Ring::new(map).map_err(map_error("EVENTS"))
+    }
+
+    /// The kernel's counters, summed over CPUs.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn counters(&mut self) -> Result<[u64; counter::COUNT as usize], GuardError> {
+        let map: PerCpuArray<&mut MapData, u64> = self.map_mut("COUNTERS")?;
+        let mut out = [0; counter::COUNT as usize];
+        for (i, sum) in (0..).zip(&mut out) {
+            *sum = map.get(&i, 0).map_err(map_error("COUNTERS"))?.iter().sum();
+        }
+        Ok(out)
+    }
+
+    /// Sets every counter to zero.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn reset_counters(&mut self) -> Result<(), GuardError> {
+        let cpus = aya::util::nr_cpus().map_err(|(_, source)| GuardError::System { what: "counting CPUs", source })?;
+        let mut map: PerCpuArray<&mut MapData, u64> = self.map_mut("COUNTERS")?;
+        for i in 0..counter::COUNT {
+            let zero = PerCpuValues::try_from(vec![0; cpus])
+                .map_err(|source| GuardError::System { what: "zeroing counters", source })?;
+            map.set(i, zero, 0).map_err(map_error("COUNTERS"))?;
+        }
+        Ok(())
+    }
+
+    /// Whether every link is still attached, as far as the kernel tells.
+    #[must_use]
+    pub fn lost_links(&self) -> Vec<&'static str> {
+        self.links.iter().filter(|(_, link)| link.info().is_err()).map(|(name, _)| *name).collect()
+    }
+
+    /// Detaches everything, pins included.
+    pub fn detach(self) {
+        if let Some(folder) = &self.pins {
+            let _ = fs::remove_dir_all(folder);
+        }
+    }
+
+    /// Closes this process's descriptors and leaves the pinned links attached.
+    pub fn leave(self) {}
+}
+
+fn missing(what: &'static str, name: &str) -> GuardError {
+    GuardError::Missing { what, name: name.into() }
+}
+
+fn program_error(step: &'static str, name: &str, e: &ProgramError) -> GuardError {
+    GuardError::Program { step, name: name.into(), reason: chain(e) }
+}
+
+/// Every program with the number of instructions that the verifier looked at, where the kernel tells (5.16).
+///
+/// # Errors
+/// If the kernel refuses a program.
+pub fn verified_instructions() -> Result<Vec<(&'static str, Option<u32>)>, GuardError> {
+    let loaded = Loaded::load(None, 1 << 20)?;
+    HOOK_NAMES
+        .iter()
+        .chain(&JUMPS)
+        .map(|name| {
+            let program = loaded.ebpf.program(name).ok_or_else(|| missing("program", name))?;
+            let info = program.info().map_err(|e| program_error("load", name, &e))?;
+            Ok((*name, info.verified_instruction_count()))
+        })
+        .collect()
+}
