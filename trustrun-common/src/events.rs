@@ -64,6 +64,8 @@ pub mod reason {
     pub const FAKE_RESOLVER: u8 = 11;
     /// The DNS message could not be read.
     pub const MALFORMED: u8 = 12;
+    /// Port 853 without a rule that says so.
+    pub const ENCRYPTED_DNS: u8 = 13;
 }
 
 /// In [`Header::flags`]: the kernel carried a refusal out.

@@ -41,8 +41,10 @@ pub struct SearchName {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NameValue {
-    /// Set of rules, a key part of `PORTS`; never 0.
+    /// Set of rules where it answers with a public address, a key part of `PORTS`; never 0.
     pub set: u32,
+    /// The same where it answers with a private address (`PRIVATE`); never 0.
+    pub private: u32,
     /// What becomes of a lookup of this name: `ACTION_*`, never none.
     pub ask: u8,
     /// Zero.
@@ -129,19 +131,23 @@ pub struct PendingKey {
 pub struct PendingValue {
     /// [`crate::name_hash`] of the name asked.
     pub name: u64,
-    /// The name's set of rules; 0 where none matches.
+    /// The name's set of rules at a public address; 0 where none matches.
     pub set: u32,
+    /// The same at a private address.
+    pub private: u32,
     /// 1 if answers may be bound, 0 for a search-list expansion that is outside the policy.
     pub bind: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 const _: () = {
-    assert!(size_of::<NameValue>() == 8 && offset_of!(NameValue, ask) == 4);
+    assert!(size_of::<NameValue>() == 12 && offset_of!(NameValue, ask) == 8);
     assert!(size_of::<PortValue>() == 8 && offset_of!(PortValue, action) == 4);
     assert!(size_of::<Binding>() == 96 && offset_of!(Binding, expires) == 32);
     assert!(size_of::<BoundName>() == 24 && offset_of!(BoundName, name) == 16);
     assert!(size_of::<ListenKey>() == 24 && offset_of!(ListenKey, pad) == 20);
     assert!(size_of::<PendingKey>() == 32 && offset_of!(PendingKey, id) == 26);
-    assert!(size_of::<PendingValue>() == 16 && offset_of!(PendingValue, bind) == 12);
+    assert!(size_of::<PendingValue>() == 24 && offset_of!(PendingValue, bind) == 16);
     assert!(size_of::<SearchName>() == 260 && offset_of!(SearchName, length) == 256);
 };

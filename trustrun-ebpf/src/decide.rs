@@ -80,16 +80,21 @@ fn by_address(address: &Address, protocol: u8, port: u16, config: &Config) -> Sa
     }
 }
 
-/// The default, or a refusal of QUIC, which goes only where a rule says so: its ClientHello is encrypted against the
-/// kernel.
+/// The default, or a refusal of what hides names and so goes only where a rule says so.
 #[inline(always)]
 fn default(protocol: u8, port: u16, config: &Config) -> Said {
     let mut said = silence(config);
     said.action = config.default_action as u8;
-    if protocol == 17 && port == 443 && enforcing(config) && said.action < ACTION_BLOCK {
+    if hides_names(protocol, port) && enforcing(config) && said.action < ACTION_BLOCK {
         said.action = ACTION_BLOCK;
     }
     said
+}
+
+/// QUIC, whose ClientHello is encrypted against the kernel, and DNS over TLS or QUIC (RFC 7858, RFC 9250).
+#[inline(always)]
+fn hides_names(protocol: u8, port: u16) -> bool {
+    port == 853 || (port == 443 && protocol == 17)
 }
 
 /// Turns what was said into a decision.
@@ -97,8 +102,13 @@ fn default(protocol: u8, port: u16, config: &Config) -> Said {
 fn settle(said: Said, protocol: u8, port: u16, config: &Config) -> Decision {
     let mut reason = reason::RULE;
     if said.rule == NO_RULE {
-        let quic = protocol == 17 && port == 443 && said.action != config.default_action as u8;
-        reason = if quic { reason::QUIC } else { reason::DEFAULT };
+        reason = if !hides_names(protocol, port) || said.action == config.default_action as u8 {
+            reason::DEFAULT
+        } else if port == 853 {
+            reason::ENCRYPTED_DNS
+        } else {
+            reason::QUIC
+        };
     }
     Decision { action: said.action, reason, flags: 0, rule: said.rule }
 }

@@ -40,6 +40,7 @@ struct Asked {
     action: u8,
     reason: u8,
     set: u32,
+    private: u32,
     bind: bool,
 }
 
@@ -49,14 +50,15 @@ fn judge(s: *mut Scratch, config: &Config) -> Asked {
     let default = config.default_action as u8;
     // One question, opcode QUERY, not a response.
     if byte(s, 2) & 0xf8 != 0 || word(s, 4) != 1 || !names::question(s) {
-        return Asked { action: ACTION_BLOCK, reason: reason::MALFORMED, set: 0, bind: false };
+        return Asked { action: ACTION_BLOCK, reason: reason::MALFORMED, set: 0, private: 0, bind: false };
     }
-    let (action, set) = match names::rules(s) {
-        Some(v) => (v.ask, v.set),
-        None => (default, 0),
+    let (action, set, private) = match names::rules(s) {
+        Some(v) => (v.ask, v.set, v.private),
+        None => (default, 0, 0),
     };
+    let reason = if set == 0 { reason::DEFAULT } else { reason::RULE };
     if action < ACTION_BLOCK {
-        return Asked { action, reason: if set == 0 { reason::DEFAULT } else { reason::RULE }, set, bind: true };
+        return Asked { action, reason, set, private, bind: true };
     }
     // A search-list expansion of an allowed name may be asked, but is never bound: refusing it would make glibc give
     // up before it asks for the name itself.
@@ -64,22 +66,22 @@ fn judge(s: *mut Scratch, config: &Config) -> Asked {
         if let Some(v) = names::rules(s)
             && v.ask < ACTION_BLOCK
         {
-            return Asked { action: v.ask, reason: reason::RULE, set: 0, bind: false };
+            return Asked { action: v.ask, reason: reason::RULE, set: 0, private: 0, bind: false };
         }
         if names::sibling(s) {
-            return Asked { action: ACTION_ALLOW, reason: reason::RULE, set: 0, bind: false };
+            return Asked { action: ACTION_ALLOW, reason: reason::RULE, set: 0, private: 0, bind: false };
         }
     }
     // Refused; or only watched, and then its addresses are known by its name like any other.
     let bind = !enforcing(config);
-    Asked { action, reason: if set == 0 { reason::DEFAULT } else { reason::RULE }, set, bind }
+    Asked { action, reason, set, private, bind }
 }
 
 /// A DNS query on its way to a resolver; whether it may go.
 #[inline(always)]
 pub fn query(ctx: &SkBuffContext, s: *mut Scratch, p: &Packet, st: &SocketState, cookie: u64, config: &Config) -> bool {
     let n = packet::payload(ctx, s, p, 0);
-    let mut asked = Asked { action: ACTION_BLOCK, reason: reason::MALFORMED, set: 0, bind: false };
+    let mut asked = Asked { action: ACTION_BLOCK, reason: reason::MALFORMED, set: 0, private: 0, bind: false };
     if n > 12 && p.length < MESSAGE_MAX {
         asked = judge(s, config);
     }
@@ -93,7 +95,8 @@ pub fn query(ctx: &SkBuffContext, s: *mut Scratch, p: &Packet, st: &SocketState,
         // SAFETY: `s` is this run's slot.
         unsafe {
             (*s).pending = PendingKey { cookie, server, port, id, pad: 0 };
-            let value = PendingValue { name: load(&raw const (*s).hash), set: asked.set, bind: asked.bind as u32 };
+            let (name, bind) = (load(&raw const (*s).hash), asked.bind as u32);
+            let value = PendingValue { name, set: asked.set, private: asked.private, bind, pad: 0 };
             let _ = PENDING.insert(&(*s).pending, &value, 0);
         }
     }
@@ -135,12 +138,12 @@ pub fn answer(ctx: &SkBuffContext, s: *mut Scratch, p: &Packet, st: &SocketState
             flags |= FLAG_RESOLVER;
             // NOERROR, not truncated.
             if v.bind != 0 && byte(s, 3) & 0x0f == 0 && byte(s, 2) & 2 == 0 {
-                bound = records(s, v.set, v.name, config);
+                bound = records(s, &v, config);
             }
         }
         None => count(counter::UNBELIEVED),
     }
-    let asked = Asked { action: ACTION_NONE, reason: reason::RESOLVER, set: 0, bind: false };
+    let asked = Asked { action: ACTION_NONE, reason: reason::RESOLVER, set: 0, private: 0, bind: false };
     let t = tuple(st, p.source, p.source_port, p.destination, p.destination_port, &asked);
     emit::payload(s, emit::header(kind::ANSWER, flags, emit::owner_of(st), cookie), t, 0, n, bound);
 }
@@ -170,7 +173,7 @@ fn believed(s: *mut Scratch, p: &Packet, cookie: u64) -> Option<PendingValue> {
 /// Walks the answer section from `s.offset` (after the QNAME) and binds every address of the name that was asked, or of
 /// what it is an alias of (RFC 1034 3.6.2: aliases come in order); how many.
 #[inline(always)]
-fn records(s: *mut Scratch, set: u32, name: u64, config: &Config) -> u32 {
+fn records(s: *mut Scratch, asked: &PendingValue, config: &Config) -> u32 {
     // SAFETY: fields of this run's slot.
     let (length, left) = unsafe { (&raw const (*s).length, &raw const (*s).records) };
     // SAFETY: as above.
@@ -233,7 +236,7 @@ fn records(s: *mut Scratch, set: u32, name: u64, config: &Config) -> u32 {
         }
         if about && class == 1 && ((kind == 1 && size == 4) || (kind == 28 && size == 16)) {
             read_address(s, o, kind == 1);
-            if bind(s, set, name, ttl, config) {
+            if bind(s, asked, ttl, config) {
                 bound += 1;
             }
         }
@@ -307,7 +310,7 @@ fn read_address(s: *mut Scratch, offset: u64, v4: bool) {
 
 /// Binds `s.address` to a name for its TTL, at least the grace.
 #[inline(always)]
-fn bind(s: *mut Scratch, set: u32, name: u64, ttl: u64, config: &Config) -> bool {
+fn bind(s: *mut Scratch, asked: &PendingValue, ttl: u64, config: &Config) -> bool {
     // SAFETY: `s` is this run's slot; the helper has no preconditions.
     unsafe {
         let mut life = (ttl & 0x7fff_ffff) * 1_000_000_000;
@@ -317,7 +320,11 @@ fn bind(s: *mut Scratch, set: u32, name: u64, ttl: u64, config: &Config) -> bool
         let now = bpf_ktime_get_boot_ns();
         let expires = now + life;
         (*s).bound.address = (*s).address;
-        (*s).bound.name = name;
+        (*s).bound.name = asked.name;
+        let mut set = asked.set;
+        if asked.private != set && names::private(&(*s).address) {
+            set = asked.private;
+        }
         if !bind_set(&(*s).address, set, now, expires) || BOUND_NAMES.insert(&(*s).bound, &expires, 0).is_err() {
             count(counter::BINDINGS_FULL);
             return false;

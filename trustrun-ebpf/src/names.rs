@@ -3,10 +3,10 @@
 use core::ptr::write_volatile;
 
 use aya_ebpf::{helpers::generated::bpf_probe_read_kernel, maps::lpm_trie::Key};
-use trustrun_common::{ACTION_BLOCK, FNV_OFFSET, FNV_PRIME, NAME_KEY, NameValue, SEARCH_MOST};
+use trustrun_common::{ACTION_BLOCK, Address, FNV_OFFSET, FNV_PRIME, NAME_KEY, NameValue, SEARCH_MOST};
 
 use crate::{
-    maps::{NAMES, SEARCH, SEARCH_LIST},
+    maps::{NAMES, PRIVATE, SEARCH, SEARCH_LIST},
     scratch::{MASK, Scratch, byte, load, store},
 };
 
@@ -45,6 +45,12 @@ fn key(s: *mut Scratch) -> Option<&'static Key<[u8; NAME_KEY]>> {
 #[inline(always)]
 pub fn rules(s: *mut Scratch) -> Option<&'static NameValue> {
     NAMES.get(key(s)?)
+}
+
+/// Whether an address is private, so that a name's other set counts.
+#[inline(always)]
+pub fn private(address: &Address) -> bool {
+    PRIVATE.get(&Key::new(128, *address)).is_some()
 }
 
 /// If the name in `reversed` ends with an entry of the search list, shortens it to what came before it: byte k stays

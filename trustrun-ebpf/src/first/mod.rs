@@ -182,7 +182,12 @@ fn judge(s: *mut Scratch, st: *mut SocketState, config: &Config) -> Decision {
         }
         return nothing;
     }
-    let set = names::rules(s).map_or(0, |v| v.set);
+    let set = match names::rules(s) {
+        // SAFETY: as above.
+        Some(v) if what == SNI && v.private != v.set && names::private(unsafe { &(*st).peer }) => v.private,
+        Some(v) => v.set,
+        None => 0,
+    };
     // SAFETY: as above.
     let port = if what == SNI { port } else { unsafe { load(&raw const (*s).port) as u16 } };
     let d = decide::name(set, 6, port, config);

@@ -380,6 +380,7 @@ fn observe_all() -> trustrun_policy::Tables {
     trustrun_policy::Tables {
         names: Vec::new(),
         nets: Vec::new(),
+        private: Vec::new(),
         ports: Vec::new(),
         default: trustrun_common::ACTION_ALLOW,
         rules: Vec::new(),

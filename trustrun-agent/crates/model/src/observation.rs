@@ -104,6 +104,8 @@ pub enum Reason {
     Full,
     /// UDP from source port 53: nobody inside plays the resolver.
     FakeResolver,
+    /// DNS over TLS or QUIC (port 853) without a rule that says so.
+    EncryptedDns,
 }
 
 /// Why a lookup was refused or not believed.

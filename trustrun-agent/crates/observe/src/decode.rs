@@ -259,6 +259,7 @@ fn decided(header: &Header, t: &Tuple) -> Result<Decided, DecodeError> {
         reason::KIND => Reason::Kind,
         reason::FULL => Reason::Full,
         reason::FAKE_RESOLVER => Reason::FakeResolver,
+        reason::ENCRYPTED_DNS => Reason::EncryptedDns,
         other => return Err(DecodeError::Unknown { what: "reason", found: u64::from(other) }),
     };
     Ok(Decided { action, reason, enforced: header.flags & FLAG_ENFORCED != 0 })

@@ -7,7 +7,7 @@ use serde_yaml::{Location, Spanned};
 use trustrun_model::{Action, Untrusted};
 
 use crate::{
-    Fault, Pattern, Policy, PolicyError, Rule,
+    Fault, Pattern, Policy, PolicyError, Private, Rule,
     pattern::shown,
     policy::sha256,
     suggest::nearest,
@@ -34,6 +34,8 @@ struct RawRule {
     alert: Option<Vec<Spanned<String>>>,
     block: Option<Vec<Spanned<String>>>,
     kill: Option<Vec<Spanned<String>>>,
+    private: Option<Spanned<String>>,
+    require_private_ip: Option<Spanned<bool>>,
 }
 
 /// Where in the text, for a fault.
@@ -81,6 +83,7 @@ fn build_rule(text: &Text<'_>, index: usize, rule: Spanned<RawRule>) -> Result<R
     let (line, _) = place(rule.referenced);
     let at = rule.referenced;
     let rule = rule.value;
+    let private = private(text, rule.private, rule.require_private_ip)?;
     let name = rule.name.map_or_else(|| Ok(format!("rule {}", index + 1)), |name| one_line(text, name))?;
     let lists = [
         (Action::Allow, rule.allow),
@@ -101,7 +104,33 @@ fn build_rule(text: &Text<'_>, index: usize, rule: Spanned<RawRule>) -> Result<R
             patterns.push((action, parsed));
         }
     }
-    Ok(Rule { name, line, patterns })
+    Ok(Rule { name, line, patterns, private })
+}
+
+fn private(
+    text: &Text<'_>,
+    private: Option<Spanned<String>>,
+    require: Option<Spanned<bool>>,
+) -> Result<Private, PolicyError> {
+    let mut allow = false;
+    if let Some(word) = private {
+        allow = match word.value.as_str() {
+            "allow" => true,
+            "refuse" => false,
+            other => {
+                let fault = Fault::Private { found: shown(other), meant: nearest(other, &["allow", "refuse"]) };
+                return Err(text.fault(word.referenced, fault));
+            }
+        };
+    }
+    let require = require.is_some_and(|word| word.value);
+    Ok(if require {
+        Private::Require
+    } else if allow {
+        Private::Allow
+    } else {
+        Private::Refuse
+    })
 }
 
 fn check_version(text: &Text<'_>, version: Option<Spanned<String>>) -> Result<(), PolicyError> {

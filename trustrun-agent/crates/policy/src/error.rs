@@ -89,6 +89,8 @@ pub enum Fault {
     CaptureNotYet { found: String },
     #[error("`{found}` is not a kind of capture: wanted `metadata`{}", did_you_mean(.meant))]
     Capture { found: String, meant: Option<&'static str> },
+    #[error("`private: {found}` is not known: wanted `allow` or `refuse`{}", did_you_mean(.meant))]
+    Private { found: String, meant: Option<&'static str> },
     #[error("the name `{found}` is empty, longer than 200 characters or holds control characters: wanted one line")]
     Name { found: String },
     #[error("{rule} has no pattern: wanted a list under allow, alert, block or kill")]

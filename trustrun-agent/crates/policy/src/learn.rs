@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write, net::IpAddr};
 use trustrun_model::{Protocol, Untrusted};
 
 use crate::{
-    Pattern, Policy,
+    Pattern, Policy, is_private_address, is_public_name,
     pattern::{Net, Target, has_ports, is_host_name, mapped, normal},
 };
 
@@ -29,9 +29,13 @@ impl Policy {
     /// policy; `session` is said in its rule's name.
     #[must_use]
     pub fn propose(name: &str, session: &str, seen: &[Seen<'_>]) -> String {
-        let mut counts: BTreeMap<Pattern, u64> = BTreeMap::new();
+        // A public name with a private address needs a word of its own.
+        let mut counts: BTreeMap<(bool, Pattern), u64> = BTreeMap::new();
         for destination in seen {
-            let count = counts.entry(pattern(destination)).or_default();
+            let pattern = pattern(destination);
+            let inside = matches!(&pattern.target, Target::Name(name) if is_public_name(name));
+            let inside = inside && is_private_address(destination.addr);
+            let count = counts.entry((inside, pattern)).or_default();
             *count = count.saturating_add(destination.count);
         }
         let mut text = format!(
@@ -44,9 +48,17 @@ impl Policy {
             text.push_str("rules: []\n");
             return text;
         }
-        // Writing to a string cannot fail.
-        let _ = write!(text, "  - name: {}\n    allow:\n", quoted(&format!("learned from session {session}")));
-        for (pattern, count) in counts {
+        let mut rule = None;
+        for ((inside, pattern), count) in counts {
+            // Writing to a string cannot fail.
+            if rule.replace(inside) != Some(inside) {
+                let (what, key) = match inside {
+                    true => (", at private addresses", "    private: allow\n"),
+                    false => ("", ""),
+                };
+                let name = quoted(&format!("learned from session {session}{what}"));
+                let _ = write!(text, "  - name: {name}\n{key}    allow:\n");
+            }
             let times = if count == 1 { "time" } else { "times" };
             let _ = writeln!(text, "      - \"{pattern}\" # {count} {times}");
         }

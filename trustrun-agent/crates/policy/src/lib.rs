@@ -5,6 +5,7 @@
 //! Nothing here touches the system besides reading the policy's own file.
 
 mod document;
+mod encrypted_dns;
 mod error;
 mod learn;
 mod load;
@@ -12,16 +13,19 @@ mod matcher;
 mod pattern;
 mod policy;
 mod ports;
+mod private;
 mod query;
 mod suggest;
 mod tables;
 mod targets;
 mod yaml;
 
+pub use encrypted_dns::ENCRYPTED_DNS;
 pub use error::{Fault, Place, PolicyError};
 pub use learn::Seen;
 pub use load::MAX_BYTES;
 pub use matcher::{Decision, Matcher};
 pub use pattern::{Pattern, PatternError};
 pub use policy::{Policy, Rule, RuleIndex};
+pub use private::{Private, is_private_address, is_public_name};
 pub use tables::{MAX_PORT_ENTRIES, NameKey, Tables, TablesError};

@@ -8,8 +8,9 @@ use crate::{
     Policy, RuleIndex,
     pattern::{Net, V4, mapped, normal, prefix},
     ports::{Hit, PortTable},
+    private::is_private,
     query::ask,
-    targets::{Targets, parents},
+    targets::{Named, Targets, parents},
 };
 
 /// What is done about a destination, and which rule said so.
@@ -27,8 +28,8 @@ pub struct Decision {
 pub struct Matcher {
     default: Action,
     any: PortTable,
-    names: HashMap<Box<str>, PortTable>,
-    below: HashMap<Box<str>, PortTable>,
+    names: HashMap<Box<str>, Named>,
+    below: HashMap<Box<str>, Named>,
     nets: HashMap<Net, PortTable>,
     /// Prefix lengths of the IPv6 networks, and of the IPv4 ones (mapped, so 96 and more).
     lengths: [Vec<u8>; 2],
@@ -57,12 +58,28 @@ impl Matcher {
 
     /// Decides about a destination: the most severe of all matching rules, of equals the first; the default where
     /// none matches. A name may have upper case and a trailing dot; a v4-mapped address is IPv4. The port is ignored
-    /// for a protocol without ports.
+    /// for a protocol without ports. A rule of a public name does not grant it a private address unless it says so;
+    /// without an address the name is taken to have a public one.
     #[must_use]
     pub fn decide(&self, host: Option<&str>, addr: Option<IpAddr>, port: u16, proto: Protocol) -> Decision {
+        let addr = addr.map(mapped);
+        self.decide_on(addr.is_some_and(is_private), host, addr, port, proto)
+    }
+
+    /// Where a name is refused for the kind of its address alone, the rule that would grant it another kind.
+    #[must_use]
+    pub fn refused_for_address(&self, host: &str, addr: IpAddr, port: u16, proto: Protocol) -> Option<RuleIndex> {
+        let addr = mapped(addr);
+        let private = is_private(addr);
+        let decide = |private| self.decide_on(private, Some(host), Some(addr), port, proto);
+        let otherwise = decide(!private);
+        (decide(private).action.refuses() && !otherwise.action.refuses()).then_some(otherwise.rule).flatten()
+    }
+
+    fn decide_on(&self, private: bool, host: Option<&str>, addr: Option<u128>, port: u16, proto: Protocol) -> Decision {
         let by_name = host.map(normal);
-        let by_name = by_name.iter().flat_map(|name| self.of_name(name));
-        let by_address = addr.into_iter().flat_map(|addr| self.of_address(mapped(addr)));
+        let by_name = by_name.iter().flat_map(|name| self.of_name(name)).map(|named| named.side(private));
+        let by_address = addr.into_iter().flat_map(|addr| self.of_address(addr));
         let tables = std::iter::once(&self.any).chain(by_name).chain(by_address);
         match tables.filter_map(|table| table.lookup(proto, port)).max() {
             Some(hit) => Decision { action: hit.action, rule: Some(hit.rule) },
@@ -77,7 +94,7 @@ impl Matcher {
         let name = normal(name);
         let mut said = Cow::Borrowed(&self.any);
         let mut named: Option<Hit> = None;
-        for table in self.of_name(&name) {
+        for table in self.of_name(&name).map(|named| &named.all) {
             named = named.max(table.hits().max());
             said = if *said == PortTable::default() { Cow::Borrowed(table) } else { Cow::Owned(said.merge(table)) };
         }
@@ -117,7 +134,7 @@ impl Matcher {
         self.default
     }
 
-    fn of_name<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a PortTable> {
+    fn of_name<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Named> {
         self.names.get(name).into_iter().chain(parents(name).filter_map(|parent| self.below.get(parent)))
     }
 

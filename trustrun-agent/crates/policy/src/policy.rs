@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 use trustrun_model::Action;
 
-use crate::{Matcher, Pattern, Tables, TablesError};
+use crate::{Matcher, Pattern, Private, Tables, TablesError};
 
 /// Which rule of a policy, from 0. Indices of a policy and of what is compiled from it are the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,6 +20,8 @@ pub struct Rule {
     pub line: u64,
     /// In the order of the file, which does not matter.
     pub patterns: Vec<(Action, Pattern)>,
+    /// Whether names that it lets through may have a private address.
+    pub private: Private,
 }
 
 /// What is acceptable, and what to do about the rest.
@@ -90,7 +92,7 @@ impl Policy {
     /// Compiles for deciding in user space.
     #[must_use]
     pub fn compile(&self) -> Matcher {
-        Matcher::new(self)
+        Matcher::new(&self.without_encrypted_dns())
     }
 
     /// Compiles for the kernel's maps.
@@ -99,7 +101,7 @@ impl Policy {
     ///
     /// Where the rules multiply to more entries than the kernel is given, [`crate::MAX_PORT_ENTRIES`].
     pub fn tables(&self) -> Result<Tables, TablesError> {
-        Tables::new(self)
+        Tables::new(&self.without_encrypted_dns())
     }
 }
 

@@ -14,8 +14,9 @@ use crate::{
     Policy,
     pattern::{Net, V4},
     ports::{Hit, PortTable, prefixes},
+    private,
     query::ask,
-    targets::{Targets, parents},
+    targets::{Named, Targets, parents},
 };
 
 /// Most entries of `PORTS`. Each takes some 64 octets of kernel memory that cannot be paged out, so this is 256 MiB.
@@ -38,6 +39,8 @@ pub struct Tables {
     /// `NETS`: address (IPv4 as v4-mapped), bits of the prefix in those 128, set. A set may be one without entries in
     /// `ports`: it keeps IPv4 from inheriting what is said about IPv6.
     pub nets: Vec<(Address, u32, u32)>,
+    /// `PRIVATE`: address bits and bits of the prefix of what is nobody's on the Internet.
+    pub private: Vec<(Address, u32)>,
     /// `PORTS`: key, bits of its prefix, what is said. Sets are numbered from 1.
     pub ports: Vec<(PortKey, u32, PortValue)>,
     /// `ACTION_*` where nothing is said.
@@ -79,6 +82,7 @@ impl Tables {
         Ok(Self {
             names,
             nets,
+            private: private::networks().map(|net| (net.address.to_be_bytes(), u32::from(net.bits))).collect(),
             ports: sets.ports,
             default: number(policy.default),
             rules: policy.rules.iter().map(|r| r.name.clone()).collect(),
@@ -154,7 +158,10 @@ impl<'a> Sets<'a> {
 /// What a wildcard hands on to the names below it.
 #[derive(Clone, Copy)]
 struct Above {
-    set: SetId,
+    /// Whatever the address is, for the lookup.
+    all: SetId,
+    public: SetId,
+    private: SetId,
     /// The most severe rule that names the host.
     named: Option<Hit>,
 }
@@ -167,24 +174,30 @@ fn names<'a>(
     let mut nodes = Vec::with_capacity(targets.names.len() + targets.below.len() + 1);
     let mut asked: HashMap<(SetId, Option<Hit>), u8> = HashMap::new();
     let mut node = |key: NameKey, above: Above, sets: &Sets<'a>| {
-        let table = sets.table(above.set);
+        let table = sets.table(above.all);
         let ask = asked
-            .entry((above.set, above.named))
+            .entry((above.all, above.named))
             .or_insert_with(|| number(table.map_or(default, |table| ask(table, above.named, default).action)));
-        nodes.push((key, NameValue { set: above.set, ask: *ask, pad: [0; 3] }));
+        nodes.push((key, NameValue { set: above.public, private: above.private, ask: *ask, pad: [0; 3] }));
     };
-    let mut root = Above { set: 0, named: None };
+    let mut root = Above { all: 0, public: 0, private: 0, named: None };
     if targets.any != PortTable::default() {
-        root.set = sets.number(targets.any.clone())?;
+        let set = sets.number(targets.any.clone())?;
+        root = Above { all: set, public: set, private: set, named: None };
         node(NameKey { bytes: [0; NAME_KEY], bits: 0 }, root, sets);
     }
     // Wildcards before those inside them, so that each finds what it inherits.
-    let mut wildcards: Vec<(&Box<str>, &PortTable)> = targets.below.iter().collect();
+    let mut wildcards: Vec<(&Box<str>, &Named)> = targets.below.iter().collect();
     wildcards.sort_by_key(|(name, _)| name.len());
     let mut above: HashMap<&str, Above> = HashMap::with_capacity(wildcards.len());
-    let inherit = |name: &str, own: &'a PortTable, above: &HashMap<&str, Above>, sets: &mut Sets<'a>| {
+    let inherit = |name: &str, own: &'a Named, above: &HashMap<&str, Above>, sets: &mut Sets<'a>| {
         let outer = parents(name).find_map(|parent| above.get(parent)).copied().unwrap_or(root);
-        Ok(Above { set: sets.inside(outer.set, own)?, named: outer.named.max(own.hits().max()) })
+        Ok(Above {
+            all: sets.inside(outer.all, &own.all)?,
+            public: sets.inside(outer.public, own.side(false))?,
+            private: sets.inside(outer.private, own.side(true))?,
+            named: outer.named.max(own.all.hits().max()),
+        })
     };
     for (name, own) in wildcards {
         let inside = inherit(name, own, &above, sets)?;

@@ -197,3 +197,35 @@ fn rules_that_multiply_beyond_the_kernel_are_an_error_not_a_hang() {
     let policy = parse(&format!("version: 1\ndefault: block\nrules:\n{ports}{names}"));
     assert!(policy.tables().unwrap_err().to_string().contains("more than 4194304 entries"));
 }
+
+#[test]
+fn a_public_name_is_not_granted_a_private_address_unless_the_rule_says_so() {
+    let policy = rules(
+        "block",
+        &[
+            "allow: [\"api.example.org\", \"*.internal\"]",
+            "{allow: [\"db.example.org\"], private: allow}",
+            "{allow: [\"phi.example.org\"], require_private_ip: true}",
+            "allow: [\"10.9.0.0/16\"]",
+        ],
+    );
+    let matcher = policy.compile();
+    let at = |host: &str, address: &str| matcher.decide(Some(host), addr(address), 443, Protocol::Tcp).action;
+    for inside in ["10.1.2.3", "127.0.0.1", "::1", "169.254.169.254", "64:ff9b::10.1.2.3", "fd00:ec2::254"] {
+        assert_eq!(at("api.example.org", inside), Action::Block, "{inside}");
+        assert_eq!(at("fhir.internal", inside), Action::Allow, "{inside}");
+        assert_eq!(at("db.example.org", inside), Action::Allow, "{inside}");
+        assert_eq!(at("phi.example.org", inside), Action::Allow, "{inside}");
+    }
+    assert_eq!(at("api.example.org", "203.0.113.5"), Action::Allow);
+    assert_eq!(at("db.example.org", "203.0.113.5"), Action::Allow);
+    assert_eq!(at("phi.example.org", "203.0.113.5"), Action::Block);
+    assert_eq!(at("api.example.org", "10.9.0.1"), Action::Allow, "by the rule about the address");
+    assert_eq!(matcher.decide_query("phi.example.org").action, Action::Allow, "its address is not known yet");
+
+    let why = |host: &str, address: &str| matcher.refused_for_address(host, addr(address).unwrap(), 443, Protocol::Tcp);
+    assert_eq!(why("api.example.org", "10.1.2.3"), Some(RuleIndex(0)));
+    assert_eq!(why("phi.example.org", "203.0.113.5"), Some(RuleIndex(2)));
+    assert_eq!(why("other.example.org", "10.1.2.3"), None);
+    assert_eq!(why("api.example.org", "203.0.113.5"), None);
+}

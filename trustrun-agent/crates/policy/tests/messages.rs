@@ -34,7 +34,12 @@ fn keys() {
     );
     refused(
         "version: 1\ndefault: block\nrules:\n  - alow: [\"a.b\"]\n",
-        "4:5: unknown key `alow`: wanted one of name, allow, alert, block, kill; did you mean `allow`?",
+        "4:5: unknown key `alow`: wanted one of name, allow, alert, block, kill, private, \
+         require_private_ip; did you mean `allow`?",
+    );
+    refused(
+        "version: 1\ndefault: block\nrules:\n  - private: alow\n    allow: [\"a.b\"]\n",
+        "4:14: `private: alow` is not known: wanted `allow` or `refuse`; did you mean `allow`?",
     );
     refused("version: 1\nversion: 1\n", "2:1: the key `version` is here a second time: put both into one");
     refused(

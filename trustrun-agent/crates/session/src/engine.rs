@@ -26,6 +26,7 @@ use crate::{
     names::Names,
     processes::Processes,
     suggest,
+    tunnel::Tunnels,
 };
 
 /// Most connections that are open at once before the oldest knowledge is refused (and counted).
@@ -101,6 +102,7 @@ pub struct Engine {
     judge: Judge,
     pub(crate) processes: Processes,
     names: Names,
+    tunnels: Tunnels,
     flows: HashMap<(FlowId, SocketAddr), Open>,
     listeners: HashMap<(Protocol, u16), Rc<Process>>,
     quic: HashMap<(FlowId, SocketAddr), trustrun_wire::quic::Initials>,
@@ -125,6 +127,7 @@ struct Words {
     kind: Rc<str>,
     full: Rc<str>,
     fake: Rc<str>,
+    encrypted_dns: Rc<str>,
 }
 
 impl Words {
@@ -141,6 +144,7 @@ impl Words {
             kind: "socket kind".into(),
             full: "table full".into(),
             fake: "source port 53".into(),
+            encrypted_dns: trustrun_policy::ENCRYPTED_DNS.into(),
         }
     }
 }
@@ -161,6 +165,7 @@ impl Engine {
             judge,
             processes: Processes::default(),
             names,
+            tunnels: Tunnels::default(),
             flows: HashMap::new(),
             listeners: HashMap::new(),
             quic: HashMap::new(),
@@ -184,7 +189,7 @@ impl Engine {
             Fact::Established { flow } => self.established(flow),
             Fact::Closed { flow, sent, received } => self.closed(flow.id, flow.peer, *sent, *received, o.at),
             Fact::Judged { flow, decided } => return self.judged(o, flow, decided),
-            Fact::Payload { flow, offset, bytes, .. } => self.payload(flow, *offset, bytes),
+            Fact::Payload { flow, offset, bytes, .. } => return self.payload(o.at, flow, *offset, bytes),
             Fact::Query { flow, refused, resolver, message } => {
                 return self.query(o.at, o.process, flow, *refused, *resolver, message);
             }
@@ -236,6 +241,9 @@ impl Engine {
     fn opened(&mut self, o: &Observation, flow: &Flow, decided: &Decided) -> Option<Reaction> {
         let process = self.who(o.process, Some(flow));
         let (host, evidence) = self.name(flow, o.at);
+        if let Some(name) = &host {
+            self.tunnels.connected(name);
+        }
         let rule = self.explain(flow, decided, o.at);
         let open = Open {
             flow: *flow,
@@ -297,6 +305,7 @@ impl Engine {
             Reason::Kind => &self.internal.kind,
             Reason::Full => &self.internal.full,
             Reason::FakeResolver => &self.internal.fake,
+            Reason::EncryptedDns => &self.internal.encrypted_dns,
         })
     }
 
@@ -335,9 +344,20 @@ impl Engine {
             protocol: open.flow.protocol.to_string(),
             rule: Rc::clone(&open.rule),
             process: open.process.clone(),
-            suggestion: suggest::connection(&target, port, open.flow.protocol, decided, &open.rule),
+            suggestion: self
+                .suggest_address(open, decided)
+                .unwrap_or_else(|| suggest::connection(&target, port, open.flow.protocol, decided, &open.rule)),
         });
         (decided.action == Action::Kill && decided.enforced).then_some(Reaction::Kill)
+    }
+
+    /// What to do where a name would have been let through with another kind of address.
+    fn suggest_address(&self, open: &Open, decided: &Decided) -> Option<String> {
+        let policy = self.judge.policy.as_ref()?;
+        let host = open.host.as_ref().filter(|_| matches!(decided.reason, Reason::Default | Reason::Rule))?;
+        let peer = open.flow.peer;
+        let rule = policy.refused_for_address(host, peer.ip(), peer.port(), open.flow.protocol)?;
+        Some(suggest::address(host, peer.ip(), policy.rule_name(rule)))
     }
 
     fn established(&mut self, flow: &Flow) {
@@ -357,6 +377,9 @@ impl Engine {
     pub(crate) fn close_all(&mut self, at: Instants) {
         for (_, open) in std::mem::take(&mut self.flows) {
             self.fold(open, 0, 0, at);
+        }
+        for suspicion in self.tunnels.suspicions() {
+            self.ledger.gap("dns-tunnel", suspicion.names, || suspicion.detail);
         }
         let lost = self.names.lost;
         if lost > 0 {

@@ -22,6 +22,7 @@ mod suggest;
 pub mod summary;
 #[cfg(feature = "ebpf")]
 mod tcp_resolver;
+mod tunnel;
 
 pub use engine::{Engine, Judge, Reaction};
 pub use host::{Resolvers, about_host, operator};

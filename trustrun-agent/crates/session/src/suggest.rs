@@ -1,6 +1,9 @@
 //! What to do about a violation, in words that can be acted on.
 
+use std::net::IpAddr;
+
 use trustrun_model::{Decided, Protocol, Reason, Untrusted};
+use trustrun_policy::{ENCRYPTED_DNS, is_private_address};
 
 pub(crate) fn connection(target: &str, port: u16, protocol: Protocol, decided: &Decided, rule: &str) -> String {
     let target = Untrusted::new(target);
@@ -17,6 +20,7 @@ pub(crate) fn connection(target: &str, port: u16, protocol: Protocol, decided: &
         Reason::Quic => format!(
             "QUIC hides its name from the kernel; the client will use TCP, or add `allow: [\"udp/{target}:443\"]`"
         ),
+        Reason::EncryptedDns => encrypted_dns(),
         Reason::Kind | Reason::FakeResolver => {
             "sockets of this kind pass by the policy; the program must do without".into()
         }
@@ -36,7 +40,32 @@ pub(crate) fn lookup(name: &str, rule: &str) -> String {
     }
 }
 
+/// A name that the rule would let through, with another kind of address than this.
+pub(crate) fn address(name: &str, address: IpAddr, rule: &str) -> String {
+    let (name, rule) = (Untrusted::new(name), Untrusted::new(rule));
+    if is_private_address(address) {
+        format!(
+            "DNS gave {name} the private address {address}, which anybody who answers for the name can do; if this is \
+             meant, add `private: allow` to the policy's \"{rule}\""
+        )
+    } else {
+        format!(
+            "DNS gave {name} the public address {address}, and the policy's \"{rule}\" asks for a private one: check \
+             that the private link is up"
+        )
+    }
+}
+
+fn encrypted_dns() -> String {
+    "encrypted DNS hides which names are asked for; let the program use the system's resolver, or name this one under \
+     `allow`"
+        .into()
+}
+
 fn by_rule(rule: &str) -> String {
+    if rule == ENCRYPTED_DNS {
+        return encrypted_dns();
+    }
     format!("the policy's \"{}\" says so; take the destination out of it if this is meant", Untrusted::new(rule))
 }
 

@@ -113,7 +113,7 @@ pub(crate) fn direction(number: i64) -> Option<Direction> {
     [Direction::Out, Direction::In].into_iter().find(|d| direction_number(*d) == number)
 }
 
-const REASONS: [Reason; 12] = [
+const REASONS: [Reason; 13] = [
     Reason::Default,
     Reason::Rule,
     Reason::Internal,
@@ -126,6 +126,7 @@ const REASONS: [Reason; 12] = [
     Reason::Kind,
     Reason::Full,
     Reason::FakeResolver,
+    Reason::EncryptedDns,
 ];
 
 /// As in `trustrun_common::events::reason`.
@@ -143,6 +144,7 @@ pub(crate) fn reason_number(reason: Reason) -> i64 {
         Reason::Kind => 9,
         Reason::Full => 10,
         Reason::FakeResolver => 11,
+        Reason::EncryptedDns => 13,
     }
 }
 

@@ -27,6 +27,10 @@ impl Loaded {
         for (address, bits, set) in &tables.nets {
             nets.insert(&Key::new(*bits, *address), set, 0).map_err(map_error("NETS"))?;
         }
+        let mut private: LpmTrie<&mut MapData, Address, u32> = self.map_mut("PRIVATE")?;
+        for (address, bits) in &tables.private {
+            private.insert(&Key::new(*bits, *address), 1, 0).map_err(map_error("PRIVATE"))?;
+        }
         let mut ports: LpmTrie<&mut MapData, PortKey, PortValue> = self.map_mut("PORTS")?;
         for (key, bits, value) in &tables.ports {
             ports.insert(&Key::new(*bits, *key), value, 0).map_err(map_error("PORTS"))?;
@@ -89,7 +93,10 @@ impl Loaded {
         if default.is_some_and(|d| rules.map_or(d, |r| r.ask) >= trustrun_common::ACTION_BLOCK) {
             return Ok(());
         }
-        let (set, name) = (rules.map_or(0, |r| r.set), trustrun_common::name_hash(name));
+        let private: LpmTrie<&mut MapData, Address, u32> = self.map_mut("PRIVATE")?;
+        let private = private.get(&Key::new(128, address), 0).is_ok();
+        let set = rules.map_or(0, |r| if private { r.private } else { r.set });
+        let name = trustrun_common::name_hash(name);
         let mut bindings: HashMap<&mut MapData, Address, Binding> = self.map_mut("BINDINGS")?;
         let mut b = bindings.get(&address, 0).unwrap_or_default();
         let slot = (0..b.sets.len()).find(|&i| b.expires[i] < now || b.sets[i] == set);

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use proptest::{prelude::*, sample::select};
 use trustrun_common::{PortValue, port_key};
 use trustrun_model::{Action, Protocol};
-use trustrun_policy::{Decision, Policy, RuleIndex, Tables};
+use trustrun_policy::{Decision, Policy, Private, RuleIndex, Tables};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Target {
@@ -26,6 +26,8 @@ pub(crate) struct Pat {
     /// None is every protocol.
     pub(crate) protocol: Option<u8>,
     pub(crate) ports: Option<(u16, u16)>,
+    /// Its rule's word on private addresses: the same for all patterns of a rule.
+    pub(crate) private: Private,
 }
 
 pub(crate) type Rules = Vec<Vec<Pat>>;
@@ -42,7 +44,7 @@ const NAMES: [&str; 8] =
     ["example", "a.example", "b.a.example", "c.b.a.example", "aa.example", "z-1.aa.example", "x.test", "test"];
 const PORTS: [u16; 10] = [0, 1, 22, 53, 80, 443, 8000, 8100, 65534, 65535];
 const PROTOCOLS: [u8; 7] = [6, 6, 6, 17, 1, 132, 47];
-const NETS: [&str; 18] = [
+const NETS: [&str; 19] = [
     "0.0.0.0/0",
     "10.0.0.0/8",
     "10.0.0.0/9",
@@ -61,6 +63,7 @@ const NETS: [&str; 18] = [
     "2001:db8::1/128",
     "fe80::/10",
     "::1/128",
+    "64:ff9b::a00:0/104",
 ];
 
 fn net(text: &str) -> (u128, u8, bool) {
@@ -107,12 +110,16 @@ pub(crate) fn pattern() -> impl Strategy<Value = Pat> {
         if !matches!(protocol, Some(6 | 17 | 132)) {
             ports = None;
         }
-        Pat { action, target, protocol, ports }
+        Pat { action, target, protocol, ports, private: Private::Refuse }
     })
 }
 
 pub(crate) fn rules() -> impl Strategy<Value = Rules> {
-    let rule = prop::collection::vec(pattern(), 1..4);
+    let private = select(&[Private::Refuse, Private::Refuse, Private::Allow, Private::Require][..]);
+    let rule = (prop::collection::vec(pattern(), 1..4), private).prop_map(|(mut rule, private)| {
+        rule.iter_mut().for_each(|pattern| pattern.private = private);
+        rule
+    });
     prop::collection::vec(rule, 0..10)
 }
 
@@ -166,7 +173,11 @@ pub(crate) fn scene() -> impl Strategy<Value = (Rules, Action, Vec<Dest>)> {
 pub(crate) fn yaml(rules: &Rules, default: Action) -> String {
     let mut text = format!("version: 1\nname: random\ndefault: {default}\nrules:\n");
     for rule in rules {
-        text.push_str("  -\n");
+        text.push_str(match rule.first().map(|p| p.private) {
+            Some(Private::Allow) => "  - private: allow\n",
+            Some(Private::Require) => "  - require_private_ip: true\n",
+            _ => "  - private: refuse\n",
+        });
         for action in Action::ALL {
             let patterns: Vec<String> =
                 rule.iter().filter(|p| p.action == action).map(|p| format!("{:?}", written(p))).collect();
@@ -226,6 +237,45 @@ fn about_host(target: &Target, host: &str) -> bool {
     }
 }
 
+/// The inside of a house, in the standard library's words where it has them.
+fn inside(addr: IpAddr) -> bool {
+    match addr.to_canonical() {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            v4.is_private()
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_broadcast()
+                || a == 0
+                || (a == 100 && b & 0xc0 == 64)
+                || (a == 198 && b & 0xfe == 18)
+        }
+        IpAddr::V6(v6) => {
+            let translated = (v6.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0])
+                .then(|| IpAddr::V4(std::net::Ipv4Addr::from_bits(v6.to_bits() as u32)));
+            v6.is_unique_local()
+                || v6.is_unicast_link_local()
+                || v6.to_bits() >> 32 == 0
+                || v6.segments()[0] & 0xffc0 == 0xfec0
+                || v6.segments()[..3] == [0x64, 0xff9b, 1]
+                || translated.is_some_and(inside)
+        }
+    }
+}
+
+/// Whether a pattern's rule grants a name with this address. What is refused, is refused with any.
+fn grants(pattern: &Pat, addr: Option<IpAddr>) -> bool {
+    let (Target::Name(name) | Target::Below(name)) = &pattern.target else { return true };
+    let inside = addr.is_some_and(inside);
+    pattern.action.refuses()
+        || match pattern.private {
+            Private::Allow => true,
+            Private::Require => inside,
+            // Of the names that these tests use.
+            Private::Refuse => !inside || matches!(name.as_str(), "example" | "test" | "x.test"),
+        }
+}
+
 fn about(target: &Target, dest: &Dest) -> bool {
     let by_host = dest.host.as_ref().is_some_and(|host| about_host(target, host));
     let by_address = dest.addr.is_some_and(|addr| match target {
@@ -245,7 +295,8 @@ fn reaches(pattern: &Pat, protocol: u8, port: u16) -> bool {
 /// Every rule is read; the most severe wins, of equals the first.
 pub(crate) fn judge(rules: &Rules, default: Action, dest: &Dest) -> Decision {
     let matching = rules.iter().zip(0..).flat_map(|(rule, index)| {
-        let hits = rule.iter().filter(|p| about(&p.target, dest) && reaches(p, dest.protocol, dest.port));
+        let matches = |p: &&Pat| about(&p.target, dest) && reaches(p, dest.protocol, dest.port) && grants(p, dest.addr);
+        let hits = rule.iter().filter(matches);
         hits.map(move |p| (p.action, std::cmp::Reverse(index)))
     });
     match matching.max() {
@@ -288,7 +339,12 @@ fn name_entry(tables: &Tables, host: &str) -> Option<trustrun_common::NameValue>
 
 /// What the kernel decides: a set for the name, one for the address, and what each says about the port.
 pub(crate) fn emulate(tables: &Tables, dest: &Dest) -> (u8, Option<u32>) {
-    let by_name = dest.host.as_ref().and_then(|host| name_entry(tables, host)).map(|value| value.set);
+    let private = dest.addr.is_some_and(|addr| {
+        let key = bits_of(addr).to_be_bytes();
+        longest(&key, tables.private.iter().map(|(k, bits)| (&k[..], *bits, ()))).is_some()
+    });
+    let by_name = dest.host.as_ref().and_then(|host| name_entry(tables, host));
+    let by_name = by_name.map(|value| if private { value.private } else { value.set });
     let by_address = dest.addr.and_then(|addr| {
         let key = bits_of(addr).to_be_bytes();
         longest(&key, tables.nets.iter().map(|(k, bits, set)| (&k[..], *bits, *set)))

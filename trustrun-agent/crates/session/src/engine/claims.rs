@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, rc::Rc};
 
-use trustrun_model::{ClaimSource, Decided, Evidence, Flow, FlowId, Observation, Protocol, Reason};
+use trustrun_model::{Action, ClaimSource, Decided, Evidence, Flow, FlowId, Instants, Observation, Protocol, Reason};
 use trustrun_wire::{First, Gather, classify};
 
 use super::{Engine, Reaction};
@@ -11,7 +11,7 @@ impl Engine {
     pub(super) fn judged(&mut self, o: &Observation, flow: &Flow, decided: &Decided) -> Option<Reaction> {
         let rule = self.word(decided.reason);
         if decided.reason == Reason::Claim {
-            self.read_so_far(flow);
+            let _ = self.read_so_far(o.at, flow);
         }
         let mut open = self.flows.remove(&(flow.id, flow.peer))?;
         if decided.action > open.action || decided.action.refuses() {
@@ -40,37 +40,37 @@ impl Engine {
         })
     }
 
-    pub(super) fn payload(&mut self, flow: &Flow, offset: u32, bytes: &[u8]) {
+    pub(super) fn payload(&mut self, at: Instants, flow: &Flow, offset: u32, bytes: &[u8]) -> Option<Reaction> {
         let key = (flow.id, flow.peer);
         if flow.protocol == Protocol::Udp {
             let hello = self.quic.entry(key).or_default().push(bytes).complete();
             if let Some(sni) = hello.and_then(|h| h.sni) {
-                self.claimed(key, ClaimSource::Sni, &sni, None);
+                return self.claimed(at, key, ClaimSource::Sni, &sni, None);
             }
-            return;
+            return None;
         }
-        let Some(gather) = self.flows.get_mut(&key).and_then(|o| o.gather.as_mut()) else { return };
+        let gather = self.flows.get_mut(&key).and_then(|o| o.gather.as_mut())?;
         gather.insert(u64::from(offset), bytes);
         let first = classify(gather.prefix());
         if matches!(first, First::Incomplete) && !gather.overflowed() {
-            return;
+            return None;
         }
-        self.first(flow, &first);
+        self.first(at, flow, &first)
     }
 
     /// The kernel judges a proxy request as soon as the authority is there, and tells no more of it: what was told is
     /// read as if the head ended behind its target.
-    fn read_so_far(&mut self, flow: &Flow) {
+    fn read_so_far(&mut self, at: Instants, flow: &Flow) -> Option<Reaction> {
         let open = self.flows.get(&(flow.id, flow.peer));
-        let Some(prefix) = open.and_then(|o| o.gather.as_ref()).map(Gather::prefix) else { return };
+        let prefix = open.and_then(|o| o.gather.as_ref()).map(Gather::prefix)?;
         let mut words = prefix.split(|b| *b <= b' ');
-        let (Some(method), Some(target)) = (words.next(), words.next()) else { return };
+        let (method, target) = (words.next()?, words.next()?);
         let first = classify(&[method, b" ", target, b" HTTP/1.0\r\n\r\n"].concat());
-        self.first(flow, &first);
+        self.first(at, flow, &first)
     }
 
     /// What a connection begins with is known.
-    fn first(&mut self, flow: &Flow, first: &First) {
+    fn first(&mut self, at: Instants, flow: &Flow, first: &First) -> Option<Reaction> {
         let key = (flow.id, flow.peer);
         if let Some(open) = self.flows.get_mut(&key) {
             open.gather = None;
@@ -84,13 +84,14 @@ impl Engine {
             if matches!(first, First::Socks(_)) {
                 self.proxy_gap(flow, "a SOCKS request that names nobody");
             }
-            return;
+            return None;
         };
         match claim.host {
-            Some(host) => self.claimed(key, claim.source, &host, claim.port),
+            Some(host) => return self.claimed(at, key, claim.source, &host, claim.port),
             None if claim.source == ClaimSource::Proxy => self.proxy_gap(flow, "a proxy request that names nobody"),
             None => {}
         }
+        None
     }
 
     fn proxy_gap(&mut self, flow: &Flow, why: &'static str) {
@@ -98,9 +99,17 @@ impl Engine {
     }
 
     /// The client said whom it talks to.
-    fn claimed(&mut self, key: (FlowId, SocketAddr), source: ClaimSource, host: &str, port: Option<u16>) {
+    fn claimed(
+        &mut self,
+        at: Instants,
+        key: (FlowId, SocketAddr),
+        source: ClaimSource,
+        host: &str,
+        port: Option<u16>,
+    ) -> Option<Reaction> {
         let bound = self.names.knows(key.1.ip(), host).cloned();
-        let Some(open) = self.flows.get_mut(&key) else { return };
+        let lied = source == ClaimSource::Host && bound.is_none();
+        let open = self.flows.get_mut(&key)?;
         match (source, bound) {
             (ClaimSource::Proxy, _) => {
                 // The authority is the destination: the proxy resolves it, nobody here can prove it.
@@ -120,8 +129,33 @@ impl Engine {
                 if open.host.is_none() {
                     open.host = Some(host.into());
                     open.evidence = Evidence::Claim;
+                } else if lied {
+                    return self.other_host(at, key);
                 }
             }
         }
+        None
+    }
+
+    /// A request in the clear for a host that DNS did not give for this address. Where names opened the connection, it is
+    /// what a disagreeing server name is to TLS, but the kernel read no further than the request's first line: it is on
+    /// its way, so it is a violation that was let through, and its connection ends.
+    fn other_host(&mut self, at: Instants, key: (FlowId, SocketAddr)) -> Option<Reaction> {
+        let policy = self.judge.policy.as_ref()?;
+        let open = self.flows.get(&key)?;
+        let peer = open.flow.peer;
+        let itself = open.claim.as_deref().is_some_and(|c| c.trim_matches(['[', ']']).parse() == Ok(peer.ip()));
+        let by_address = !policy.decide(None, Some(peer.ip()), peer.port(), Protocol::Tcp).action.refuses();
+        if itself || by_address || open.action.refuses() {
+            return None;
+        }
+        let mut open = self.flows.remove(&key)?;
+        open.action = open.action.max(Action::Alert);
+        open.rule = self.word(Reason::Mismatch);
+        let decided = Decided { action: open.action, reason: Reason::Mismatch, enforced: false };
+        let _ = self.violated(at, &open, &decided);
+        let end = Reaction::Destroy { flow: open.flow.id, local: open.flow.local, peer };
+        self.flows.insert(key, open);
+        self.judge.enforce.then_some(end)
     }
 }

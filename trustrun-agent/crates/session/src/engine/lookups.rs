@@ -30,6 +30,9 @@ impl Engine {
         self.ledger.query(Rc::clone(&name), kind.clone(), flow.peer, action);
         self.last_host = Some(Rc::clone(&name));
         self.last_rule = Some(Rc::clone(&rule));
+        if refused.is_none() {
+            self.tunnels.asked(&name);
+        }
         if !action.refuses() || !resolver || self.judge.policy.is_none() {
             return None;
         }
