@@ -152,6 +152,9 @@ impl Ledger {
     }
 
     pub(crate) fn gap(&mut self, kind: &'static str, count: u64, detail: impl FnOnce() -> String) {
+        if count == 0 {
+            return;
+        }
         self.gaps.entry(kind).or_insert_with(|| (0, detail())).0 += count;
     }
 

@@ -62,6 +62,10 @@ fn encrypted_dns() -> String {
         .into()
 }
 
+pub(crate) fn unreadable_lookup() -> String {
+    "what was sent to the resolver is no single DNS question; check what the program sends there".into()
+}
+
 fn by_rule(rule: &str) -> String {
     if rule == ENCRYPTED_DNS {
         return encrypted_dns();

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, rc::Rc, time::Duration};
 
-use trustrun_model::{Action, Flow, Instants, LookupRefusal, ProcessId, Protocol};
+use trustrun_model::{Action, Flow, Instants, LookupRefusal, ProcessId, Protocol, Reason};
 use trustrun_wire::dns;
 
 use super::{Engine, Open, Reaction};
@@ -18,11 +18,18 @@ impl Engine {
         resolver: bool,
         bytes: &[u8],
     ) -> Option<Reaction> {
-        let Ok(message) = dns::Message::decode_start(bytes) else {
-            self.ledger.gap("lookup-unreadable", u64::from(refused.is_none()), || {
-                format!("a lookup at {} could not be read", flow.peer)
-            });
-            return None;
+        let message = match (dns::Message::decode_start(bytes), refused) {
+            (Ok(message), None | Some(LookupRefusal::Policy)) => message,
+            (Err(_), None) => {
+                self.ledger.gap("lookup-unreadable", 1, || format!("a lookup at {} could not be read", flow.peer));
+                return None;
+            }
+            // What the kernel took for no question went nowhere, whatever name can be read in it.
+            (message, Some(_)) => {
+                let name = message.ok().map(|m| m.question.name.as_str().into());
+                self.unreadable_lookup(at, who, flow, name);
+                return None;
+            }
         };
         let name: Rc<str> = message.question.name.as_str().into();
         let kind = dns::type_word(message.question.qtype).into_owned();
@@ -54,6 +61,23 @@ impl Engine {
         refused?;
         let message = dns::negative_answer(bytes, dns::NXDOMAIN)?;
         Some(Reaction::Answer { client: flow.local, server: flow.peer, message })
+    }
+
+    /// A lookup that was refused because it could not be read.
+    fn unreadable_lookup(&mut self, at: Instants, who: ProcessId, flow: &Flow, host: Option<Rc<str>>) {
+        let process = self.who(who, Some(flow));
+        self.last_rule = Some(self.word(Reason::Unreadable));
+        self.ledger.breach(Breach {
+            at: at.wall_ns,
+            action: Action::Block,
+            host,
+            address: None,
+            port: flow.peer.port(),
+            protocol: "dns".into(),
+            rule: self.word(Reason::Unreadable),
+            process,
+            suggestion: suggest::unreadable_lookup(),
+        });
     }
 
     /// A lookup over TCP that the agent's own resolver answered; `client` is the target's end of its connection.
