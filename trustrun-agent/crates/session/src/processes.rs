@@ -51,7 +51,8 @@ impl Processes {
     }
 
     fn insert(&mut self, process: Process) {
-        if self.known.len() < MOST {
+        // A number that is used again must not keep its earlier owner's name.
+        if self.known.len() < MOST || self.known.contains_key(&process.pid) {
             self.known.insert(process.pid, Rc::new(process));
         }
     }
