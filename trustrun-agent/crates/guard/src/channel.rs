@@ -45,6 +45,15 @@ impl Channel {
         self.send(&note.to_bytes())
     }
 
+    /// Sends a note if there is room for it; whether there was.
+    pub(crate) fn try_note(&self, note: Note) -> io::Result<bool> {
+        match send(self.0.as_raw_fd(), &note.to_bytes(), MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT) {
+            Ok(_) => Ok(true),
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     fn send(&self, bytes: &[u8]) -> io::Result<()> {
         match send(self.0.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL) {
             Ok(_) => Ok(()),

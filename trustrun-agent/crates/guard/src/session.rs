@@ -148,13 +148,10 @@ impl Session {
     pub(crate) fn run(mut self) -> i32 {
         let status = self.until_ended();
         let empty = self.rest(status.is_none());
-        if !empty {
-            for tgid in self.cgroup.processes() {
-                let _ = self.engine.note(Note::Leftover { tgid });
-            }
-        }
-        self.last_words(status);
-        let reported = self.engine_ended(REPORT) == Some(0);
+        // A word that waited in vain is the last one: each of thousands would wait as long.
+        let heard = (empty || self.leftovers()) && self.last_words(status);
+        let patience = if heard { REPORT } else { Duration::ZERO };
+        let reported = self.engine_ended(patience) == Some(0);
         let _ = self.foreground.note(Note::Done { reported });
         if empty {
             self.loaded.detach();
@@ -268,15 +265,41 @@ impl Session {
         }
     }
 
-    /// Tells the engine what only the maps know, and that it is over.
-    fn last_words(&mut self, status: Option<i32>) {
+    /// Names what outlived the first child; whether the engine heard it.
+    fn leftovers(&mut self) -> bool {
+        self.cgroup.processes().into_iter().all(|tgid| self.tell(Note::Leftover { tgid }))
+    }
+
+    /// Tells the engine something, and serves it meanwhile: it may wait for us as we wait for it. False if it is gone
+    /// or stopped.
+    fn tell(&mut self, note: Note) -> bool {
+        let end = Instant::now() + REPORT;
+        loop {
+            match self.engine.try_note(note) {
+                Ok(true) => return true,
+                Ok(false) if Instant::now() < end => {}
+                _ => return false,
+            }
+            let mut fds = [PollFd::new(self.engine.as_fd(), PollFlags::POLLIN | PollFlags::POLLOUT)];
+            let _ = poll(&mut fds, PollTimeout::from(100u8));
+            let spoke = fds[0].revents().is_some_and(|r| r.intersects(PollFlags::POLLIN | PollFlags::POLLHUP));
+            if spoke && !self.serve_engine() {
+                return false;
+            }
+        }
+    }
+
+    /// Tells the engine what only the maps know, and that it is over; whether it heard that. A stopped engine does not.
+    fn last_words(&mut self, status: Option<i32>) -> bool {
         for (cookie, s) in self.loaded.sockets() {
             let peer = socket(s.peer, s.port);
             if s.protocol == 6 && s.sequence != 0 {
                 let flow = trustrun_model::FlowId { cookie, sequence: s.sequence };
                 let protocol = trustrun_model::Protocol::Tcp;
                 let f = FinalFlow { flow, protocol, peer, sent: s.sent, received: s.received };
-                let _ = self.engine.note(Note::Final(f));
+                if !self.tell(Note::Final(f)) {
+                    return false;
+                }
             }
         }
         for (key, d) in self.loaded.datagrams() {
@@ -285,7 +308,9 @@ impl Session {
                 let protocol = trustrun_model::Protocol::Udp;
                 let peer = socket(key.peer, key.port);
                 let f = FinalFlow { flow, protocol, peer, sent: d.sent, received: d.received };
-                let _ = self.engine.note(Note::Final(f));
+                if !self.tell(Note::Final(f)) {
+                    return false;
+                }
             }
         }
         // What cannot be read must not look like zero.
@@ -295,8 +320,7 @@ impl Session {
             unread
         });
         counters[counter::HOOKS_LOST as usize] = self.loaded.lost_links().len() as u64;
-        let _ = self.engine.note(Note::Counters(counters));
-        let _ = self.engine.note(Note::Finish { status });
+        self.tell(Note::Counters(counters)) && self.tell(Note::Finish { status })
     }
 
     /// Waits for the engine; its exit code.
