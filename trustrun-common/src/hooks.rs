@@ -30,7 +30,7 @@ pub mod counter {
     pub const HOOKS_LOST: u32 = 12;
     /// 1 if the counters could not be read; set by the guard, not by a program.
     pub const UNREAD: u32 = 13;
-    /// First of one counter for each hook: [`HOOK`]` + hook`.
+    /// First of one counter for each hook, while `Config.counting`: [`HOOK`]` + hook`.
     pub const HOOK: u32 = 32;
     /// How many counters there are.
     pub const COUNT: u32 = 64;

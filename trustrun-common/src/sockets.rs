@@ -107,8 +107,6 @@ pub struct DatagramState {
     pub sent: u64,
     /// Transport payload bytes.
     pub received: u64,
-    /// Last datagram in either direction.
-    pub seen: u64,
     /// Which of the cookie's connections this is.
     pub sequence: u32,
     /// Rule index.
@@ -119,8 +117,8 @@ pub struct DatagramState {
     pub reason: u8,
     /// `DIRECTION_*`.
     pub direction: u8,
-    /// 1 once the agent was told.
-    pub told: u8,
+    /// Zero.
+    pub pad: u8,
     /// Owner.
     pub tgid: u32,
     /// Owner's thread.
@@ -133,5 +131,5 @@ const _: () = {
     assert!(size_of::<SocketState>() == 96 && offset_of!(SocketState, port) == 68);
     assert!(offset_of!(SocketState, local_port) == 76 && offset_of!(SocketState, sent) == 80);
     assert!(size_of::<DatagramKey>() == 32 && offset_of!(DatagramKey, port) == 24);
-    assert!(size_of::<DatagramState>() == 48 && offset_of!(DatagramState, tgid) == 36);
+    assert!(size_of::<DatagramState>() == 40 && offset_of!(DatagramState, tgid) == 28);
 };

@@ -8,7 +8,7 @@ use trustrun_common::{
     reason,
 };
 
-use crate::maps::{BINDINGS, LISTENERS, NETS, PORTS, RESOLVERS, enforcing};
+use crate::maps::{BINDINGS, LISTENERS, NETS, PORTS, RESOLVERS, config, enforcing, may_listen};
 
 /// What was decided.
 #[derive(Clone, Copy)]
@@ -33,6 +33,18 @@ impl Decision {
         Self { action, reason, flags: 0, rule: NO_RULE }
     }
 
+    /// As one number.
+    #[inline(always)]
+    fn pack(self) -> u64 {
+        (self.rule as u64) << 32 | (self.flags as u64) << 16 | (self.reason as u64) << 8 | self.action as u64
+    }
+
+    /// What `pack` made.
+    #[inline(always)]
+    fn unpack(n: u64) -> Self {
+        Self { action: n as u8, reason: (n >> 8) as u8, flags: (n >> 16) as u8, rule: (n >> 32) as u32 }
+    }
+
     /// Whether the kernel carries a refusal out.
     #[inline(always)]
     pub fn refused(&self, config: &Config) -> bool {
@@ -47,6 +59,14 @@ struct Said {
     rule: u32,
 }
 
+impl Said {
+    /// What `decide_ports` returned.
+    #[inline(always)]
+    fn unpack(n: u64) -> Self {
+        Self { action: (n >> 32) as u8, rule: n as u32 }
+    }
+}
+
 /// Nothing said. The zero comes from memory: a constant would make every path through a loop a state of its own to the
 /// verifier, and eight turns of the loop 2^8 of them.
 #[inline(always)]
@@ -58,11 +78,17 @@ fn silence(config: &Config) -> Said {
 
 /// What a set of rules says about a protocol and port.
 #[inline(always)]
-fn ports(set: u32, protocol: u8, port: u16, config: &Config) -> Said {
+fn find_ports(set: u32, protocol: u8, port: u16, config: &Config) -> Said {
     match PORTS.get(&Key::new(56, port_key(set, protocol, port))) {
         Some(v) => Said { action: v.action, rule: v.rule },
         None => silence(config),
     }
+}
+
+/// The same, by [`decide_ports`].
+#[inline(always)]
+fn ports(set: u32, protocol: u8, port: u16) -> Said {
+    Said::unpack(decide_ports(set as u64, (protocol as u64) << 16 | port as u64))
 }
 
 /// The more severe of two; the lower rule where they are equal.
@@ -75,7 +101,7 @@ fn severer(a: Said, b: Said) -> Said {
 #[inline(always)]
 fn by_address(address: &Address, protocol: u8, port: u16, config: &Config) -> Said {
     match NETS.get(&Key::new(128, *address)) {
-        Some(set) => ports(*set, protocol, port, config),
+        Some(set) => ports(*set, protocol, port),
         None => silence(config),
     }
 }
@@ -122,7 +148,25 @@ fn or(said: Said, default: Said) -> Said {
 /// Decides about a destination. Where several names are bound to the address, the mildest counts now, and
 /// `SOCKET_NEEDS_NAME` says that the first payload has to tell which it is.
 #[inline(always)]
-pub fn destination(address: &Address, protocol: u8, port: u16, config: &Config) -> Decision {
+pub fn destination(address: &Address, protocol: u8, port: u16) -> Decision {
+    let w = words(address);
+    let high = (w[0] as u64) << 32 | w[1] as u64;
+    let low = (w[2] as u64) << 32 | w[3] as u64;
+    Decision::unpack(decide_destination(high, low, (protocol as u64) << 16 | port as u64))
+}
+
+/// [`destination`] as a function that the verifier looks at once by itself (see `docs/kernel.md`): numbers in, a number
+/// out, since before 5.12 such a function takes no pointers.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn decide_destination(high: u64, low: u64, protocol_port: u64) -> u64 {
+    let Some(config) = config() else { return Decision::new(ACTION_BLOCK, reason::DEFAULT).pack() };
+    let to = address([(high >> 32) as u32, high as u32, (low >> 32) as u32, low as u32]);
+    judge(&to, (protocol_port >> 16) as u8, protocol_port as u16, config).pack()
+}
+
+#[inline(always)]
+fn judge(address: &Address, protocol: u8, port: u16, config: &Config) -> Decision {
     let default = default(protocol, port, config);
     let address_said = by_address(address, protocol, port, config);
     let plain = or(address_said, default);
@@ -138,7 +182,7 @@ pub fn destination(address: &Address, protocol: u8, port: u16, config: &Config) 
         if binding.expires[i] <= now {
             continue;
         }
-        let said = or(severer(ports(binding.sets[i], protocol, port, config), address_said), default);
+        let said = or(severer(ports(binding.sets[i], protocol, port), address_said), default);
         if said.action < best.action || (said.action == best.action && said.rule < best.rule) {
             best = said;
         }
@@ -159,10 +203,19 @@ pub fn destination(address: &Address, protocol: u8, port: u16, config: &Config) 
     d
 }
 
+/// What a set of rules says about a protocol and port, looked at once by itself as [`decide_destination`] is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn decide_ports(set: u64, protocol_port: u64) -> u64 {
+    let Some(config) = config() else { return (ACTION_BLOCK as u64) << 32 | NO_RULE as u64 };
+    let said = find_ports(set as u32, (protocol_port >> 16) as u8, protocol_port as u16, config);
+    (said.action as u64) << 32 | said.rule as u64
+}
+
 /// Decides about a name that the client itself gave (proxy authority): the name's rules alone.
 #[inline(always)]
 pub fn name(set: u32, protocol: u8, port: u16, config: &Config) -> Decision {
-    settle(or(ports(set, protocol, port, config), default(protocol, port, config)), protocol, port, config)
+    settle(or(ports(set, protocol, port), default(protocol, port, config)), protocol, port, config)
 }
 
 /// Decides about an address that the client itself gave.
@@ -188,7 +241,7 @@ pub fn loopback(a: &Address) -> bool {
 /// Whether it is loopback to a socket of the session that listens.
 #[inline(always)]
 pub fn internal(address: &Address, protocol: u8, port: u16) -> bool {
-    if !loopback(address) {
+    if !loopback(address) || !may_listen(port) {
         return false;
     }
     let mut key = ListenKey { address: *address, port, protocol: protocol as u16, pad: 0 };

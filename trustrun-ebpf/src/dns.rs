@@ -16,10 +16,10 @@ use trustrun_common::{
 use crate::{
     decide::{NO_RULE, mapped, resolver},
     emit,
-    maps::{BINDINGS, BOUND_NAMES, PENDING, count, enforcing},
+    maps::{BINDINGS, BOUND_NAMES, PENDING, config, count, enforcing},
     names,
     packet::{self, Packet},
-    scratch::{MASK, Scratch, byte, launder, load, store, word},
+    scratch::{MASK, Scratch, again, byte, launder, load, slot, store, word},
 };
 
 /// Most records of an answer that are read.
@@ -125,7 +125,7 @@ fn tuple(st: &SocketState, peer: Address, peer_port: u16, local: Address, local_
 
 /// A DNS answer on its way in, before the application sees it: binds its addresses if it is believed.
 #[inline(always)]
-pub fn answer(ctx: &SkBuffContext, s: *mut Scratch, p: &Packet, st: &SocketState, cookie: u64, config: &Config) {
+pub fn answer(ctx: &SkBuffContext, s: *mut Scratch, p: &Packet, st: &SocketState, cookie: u64) {
     let n = packet::payload(ctx, s, p, 0);
     if n <= 12 || p.length >= MESSAGE_MAX {
         count(counter::UNBELIEVED);
@@ -138,7 +138,7 @@ pub fn answer(ctx: &SkBuffContext, s: *mut Scratch, p: &Packet, st: &SocketState
             flags |= FLAG_RESOLVER;
             // NOERROR, not truncated.
             if v.bind != 0 && byte(s, 3) & 0x0f == 0 && byte(s, 2) & 2 == 0 {
-                bound = records(s, &v, config);
+                bound = records(s, &v);
             }
         }
         None => count(counter::UNBELIEVED),
@@ -173,79 +173,105 @@ fn believed(s: *mut Scratch, p: &Packet, cookie: u64) -> Option<PendingValue> {
 /// Walks the answer section from `s.offset` (after the QNAME) and binds every address of the name that was asked, or of
 /// what it is an alias of (RFC 1034 3.6.2: aliases come in order); how many.
 #[inline(always)]
-fn records(s: *mut Scratch, asked: &PendingValue, config: &Config) -> u32 {
+fn records(s: *mut Scratch, asked: &PendingValue) -> u32 {
     // SAFETY: fields of this run's slot.
     let (length, left) = unsafe { (&raw const (*s).length, &raw const (*s).records) };
     // SAFETY: as above.
     unsafe {
         store(&raw mut (*s).records, word(s, 6));
         store(&raw mut (*s).owner, QUESTION);
+        store(&raw mut (*s).bindings, 0);
+        let o = load(&raw const (*s).offset) + 4; // past QTYPE and QCLASS
+        store(&raw mut (*s).next, o);
+        // Of class IN, and not more records than there is room for.
+        if word(s, o - 2) != 1 || load(left) * RECORD_MIN > load(length) {
+            return 0;
+        }
     }
-    // SAFETY: as above.
-    let mut o = unsafe { load(&raw const (*s).offset) } + 4; // past QTYPE and QCLASS
-    let mut bound = 0;
-    // Of class IN, and not more records than there is room for.
-    if word(s, o - 2) != 1 || load(left) * RECORD_MIN > load(length) {
-        return 0;
-    }
+    let slot = slot(s);
+    let sets = (asked.private as u64) << 32 | asked.set as u64;
+    let mut whole = true;
     for i in 0..RECORDS {
-        if i >= load(left) {
-            return bound;
+        if i >= load(left) || dns_record(slot, sets, asked.name) == 0 {
+            whole = false;
+            break;
         }
-        let mut owned = false;
-        // SAFETY: a field of this run's slot.
-        unsafe { store(&raw mut (*s).start, o) }
-        for _ in 0..LABELS {
-            o = launder(s, o) & MASK; // the same range on every path, so that states merge
-            if o + 12 > load(length) {
-                return bound;
-            }
-            let b = byte(s, o);
-            if b >= 0xc0 {
-                o += 2;
-                owned = true;
-                break;
-            }
-            if b == 0 {
-                o += 1;
-                owned = true;
-                break;
-            }
-            if b > 63 {
-                return bound;
-            }
-            o += 1 + b;
-        }
-        if !owned {
-            return bound;
-        }
-        o = launder(s, o) & MASK;
-        if o + 10 > load(length) {
-            return bound;
-        }
-        let about = is_owner(s, o);
-        let (kind, class, size) = (word(s, o), word(s, o + 2), word(s, o + 8));
-        let ttl = word(s, o + 4) << 16 | word(s, o + 6);
-        o += 10;
-        if o + size > load(length) {
-            return bound;
-        }
-        if about && class == 1 && kind == CNAME {
-            // SAFETY: a field of this run's slot.
-            unsafe { store(&raw mut (*s).owner, o) }
-        }
-        if about && class == 1 && ((kind == 1 && size == 4) || (kind == 28 && size == 16)) {
-            read_address(s, o, kind == 1);
-            if bind(s, asked, ttl, config) {
-                bound += 1;
-            }
-        }
-        o += size;
     }
-    if RECORDS < load(left) {
+    if whole && RECORDS < load(left) {
         count(counter::RECORDS_CUT);
     }
-    bound
+    // SAFETY: as above.
+    unsafe { load(&raw const (*s).bindings) as u32 }
+}
+
+/// Reads the record at `s.next` and binds what it says to a name, whose sets of rules are that at a public address (low
+/// half) and at a private one (high half); 0 if it could not be read. The verifier looks at it by itself,
+/// once, instead of for each of the records.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn dns_record(slot: u64, sets: u64, name: u64) -> u64 {
+    let (Some(s), Some(config)) = (again(slot), config()) else { return 0 };
+    record(s, sets, name, config) as u64
+}
+
+#[inline(always)]
+fn record(s: *mut Scratch, sets: u64, name: u64, config: &Config) -> bool {
+    // SAFETY: fields of this run's slot, in all blocks of this function.
+    let length = unsafe { &raw const (*s).length };
+    // SAFETY: as above.
+    let mut o = unsafe { load(&raw const (*s).next) };
+    // SAFETY: as above.
+    unsafe { store(&raw mut (*s).start, o) }
+    let mut owned = false;
+    for _ in 0..LABELS {
+        o = launder(s, o) & MASK; // the same range on every path, so that states merge
+        if o + 12 > load(length) {
+            return false;
+        }
+        let b = byte(s, o);
+        if b >= 0xc0 {
+            o += 2;
+            owned = true;
+            break;
+        }
+        if b == 0 {
+            o += 1;
+            owned = true;
+            break;
+        }
+        if b > 63 {
+            return false;
+        }
+        o += 1 + b;
+    }
+    if !owned {
+        return false;
+    }
+    o = launder(s, o) & MASK;
+    if o + 10 > load(length) {
+        return false;
+    }
+    let about = is_owner(s, o);
+    let (kind, class, size) = (word(s, o), word(s, o + 2), word(s, o + 8));
+    let ttl = word(s, o + 4) << 16 | word(s, o + 6);
+    o += 10;
+    if o + size > load(length) {
+        return false;
+    }
+    if about && class == 1 && kind == CNAME {
+        // SAFETY: as above.
+        unsafe { store(&raw mut (*s).owner, o) }
+    }
+    if about && class == 1 && ((kind == 1 && size == 4) || (kind == 28 && size == 16)) {
+        read_address(s, o, kind == 1);
+        if bind(s, sets, name, ttl, config) {
+            // SAFETY: as above.
+            unsafe { store(&raw mut (*s).bindings, load(&raw const (*s).bindings) + 1) }
+        }
+    }
+    // SAFETY: as above.
+    unsafe { store(&raw mut (*s).next, o + size) }
+    true
 }
 
 /// Whether the record's owner, from `s.start` to `end`, is the name at `s.owner`: a pointer to it, or written alike.
@@ -310,7 +336,7 @@ fn read_address(s: *mut Scratch, offset: u64, v4: bool) {
 
 /// Binds `s.address` to a name for its TTL, at least the grace.
 #[inline(always)]
-fn bind(s: *mut Scratch, asked: &PendingValue, ttl: u64, config: &Config) -> bool {
+fn bind(s: *mut Scratch, sets: u64, name: u64, ttl: u64, config: &Config) -> bool {
     // SAFETY: `s` is this run's slot; the helper has no preconditions.
     unsafe {
         let mut life = (ttl & 0x7fff_ffff) * 1_000_000_000;
@@ -320,10 +346,10 @@ fn bind(s: *mut Scratch, asked: &PendingValue, ttl: u64, config: &Config) -> boo
         let now = bpf_ktime_get_boot_ns();
         let expires = now + life;
         (*s).bound.address = (*s).address;
-        (*s).bound.name = asked.name;
-        let mut set = asked.set;
-        if asked.private != set && names::private(&(*s).address) {
-            set = asked.private;
+        (*s).bound.name = name;
+        let mut set = sets as u32;
+        if (sets >> 32) as u32 != set && names::private(&(*s).address) {
+            set = (sets >> 32) as u32;
         }
         if !bind_set(&(*s).address, set, now, expires) || BOUND_NAMES.insert(&(*s).bound, &expires, 0).is_err() {
             count(counter::BINDINGS_FULL);

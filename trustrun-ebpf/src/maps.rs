@@ -53,6 +53,11 @@ pub static DATAGRAMS: HashMap<DatagramKey, DatagramState> = HashMap::with_max_en
 /// Sockets of the session that listen; the value is the socket's cookie.
 #[map]
 pub static LISTENERS: HashMap<ListenKey, u64> = HashMap::with_max_entries(1 << 12, BPF_F_NO_PREALLOC);
+/// Whether any socket of the session ever listened at a port of this bucket: mostly none did, and nothing need be looked
+/// up.
+#[map]
+static LISTEN_PORTS: Array<u32> = Array::with_max_entries(LISTEN_BUCKETS, 0);
+const LISTEN_BUCKETS: u32 = 4096;
 /// First payloads that came in part.
 #[map]
 pub static GATHER: HashMap<u64, Gathered> = HashMap::with_max_entries(512, BPF_F_NO_PREALLOC);
@@ -73,11 +78,18 @@ pub static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 
 /// Programs that `egress` goes on in, each with a stack and a verifier's budget of its own: see [`JUMP_FIRST`].
 #[map]
-pub static JUMPS: ProgramArray = ProgramArray::with_max_entries(2, 0);
+pub static JUMPS: ProgramArray = ProgramArray::with_max_entries(3, 0);
+/// The same for `ingress`, whose attach type is another: from Linux 6.18 on one array holds programs of one only.
+#[map]
+pub static JUMPS_IN: ProgramArray = ProgramArray::with_max_entries(1, 0);
 /// `egress_first`
 pub const JUMP_FIRST: u32 = 0;
 /// `egress_query`
 pub const JUMP_QUERY: u32 = 1;
+/// `egress_other`
+pub const JUMP_OTHER: u32 = 2;
+/// `ingress_answer`
+pub const JUMP_ANSWER: u32 = 0;
 
 /// Most bytes of a first payload that are gathered from pieces.
 pub const GATHER_MAX: usize = 8192;
@@ -101,6 +113,21 @@ pub fn enforcing(config: &Config) -> bool {
     config.mode == MODE_ENFORCE
 }
 
+/// Notes that somebody listens at a port.
+#[inline(always)]
+pub fn note_listener(port: u16) {
+    if let Some(p) = LISTEN_PORTS.get_ptr_mut(port as u32 & (LISTEN_BUCKETS - 1)) {
+        // SAFETY: a live map value; it is only ever set.
+        unsafe { *p = 1 }
+    }
+}
+
+/// Whether anybody may listen at a port; false is certain.
+#[inline(always)]
+pub fn may_listen(port: u16) -> bool {
+    LISTEN_PORTS.get(port as u32 & (LISTEN_BUCKETS - 1)).is_some_and(|p| *p != 0)
+}
+
 /// Adds one to a counter of this CPU.
 #[inline(always)]
 pub fn count(index: u32) {
@@ -111,10 +138,12 @@ pub fn count(index: u32) {
     }
 }
 
-/// Counts a run of a hook (`common::hook`): the self-test reads them.
+/// Counts a run of a hook (`common::hook`) for the self-test.
 #[inline(always)]
-pub fn hit(hook: u32) {
-    count(counter::HOOK + hook);
+pub fn hit(config: &Config, hook: u32) {
+    if config.counting != 0 {
+        count(counter::HOOK + hook);
+    }
 }
 
 /// Adds to a byte count that other CPUs add to as well.

@@ -3,11 +3,11 @@
 use core::ptr::write_volatile;
 
 use aya_ebpf::{helpers::generated::bpf_probe_read_kernel, maps::lpm_trie::Key};
-use trustrun_common::{ACTION_BLOCK, Address, FNV_OFFSET, FNV_PRIME, NAME_KEY, NameValue, SEARCH_MOST};
+use trustrun_common::{ACTION_BLOCK, Address, FNV_OFFSET, FNV_PRIME, NAME_KEY, SEARCH_MOST};
 
 use crate::{
     maps::{NAMES, PRIVATE, SEARCH, SEARCH_LIST},
-    scratch::{MASK, Scratch, byte, load, store},
+    scratch::{MASK, Scratch, again, byte, load, slot, store},
 };
 
 /// ASCII lower case without a branch.
@@ -41,10 +41,37 @@ fn key(s: *mut Scratch) -> Option<&'static Key<[u8; NAME_KEY]>> {
     }
 }
 
+/// The policy's rules for a name.
+#[derive(Clone, Copy)]
+pub struct Rules {
+    /// As in `NameValue`.
+    pub set: u32,
+    /// As in `NameValue`.
+    pub private: u32,
+    /// As in `NameValue`.
+    pub ask: u8,
+}
+
+/// The bits of a set's number: each set has an entry in `PORTS` of its own, and those are fewer than 2^22.
+const SET: u32 = (1 << 28) - 1;
+
 /// The policy's rules for the name in `reversed`.
 #[inline(always)]
-pub fn rules(s: *mut Scratch) -> Option<&'static NameValue> {
-    NAMES.get(key(s)?)
+pub fn rules(s: *mut Scratch) -> Option<Rules> {
+    let found = names_rules(slot(s));
+    let (set, private) = (found as u32 & SET, (found >> 28) as u32 & SET);
+    if found == 0 { None } else { Some(Rules { set, private, ask: (found >> 56) as u8 }) }
+}
+
+/// [`rules`] as one number; 0 for none, since `ask` never is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn names_rules(slot: u64) -> u64 {
+    let Some(key) = again(slot).and_then(key) else { return 0 };
+    match NAMES.get(key) {
+        Some(v) => (v.ask as u64) << 56 | ((v.private & SET) as u64) << 28 | (v.set & SET) as u64,
+        None => 0,
+    }
 }
 
 /// Whether an address is private, so that a name's other set counts.
@@ -103,6 +130,18 @@ pub fn sibling(s: *mut Scratch) -> bool {
 /// in `offset`. False for compression (never in a question we believe), an empty name, a dot or NUL inside a label.
 #[inline(always)]
 pub fn question(s: *mut Scratch) -> bool {
+    names_question(slot(s)) != 0
+}
+
+/// [`question`], looked at by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn names_question(slot: u64) -> u64 {
+    again(slot).is_some_and(read_question) as u64
+}
+
+#[inline(always)]
+fn read_question(s: *mut Scratch) -> bool {
     let mut left: u32 = 0;
     let mut hash = FNV_OFFSET;
     for k in 0..256usize {
@@ -146,6 +185,18 @@ pub fn question(s: *mut Scratch) -> bool {
 /// length, 0 if there is none that could be a host name.
 #[inline(always)]
 pub fn text(s: *mut Scratch) -> u64 {
+    names_text(slot(s))
+}
+
+/// [`text`], looked at by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn names_text(slot: u64) -> u64 {
+    again(slot).map_or(0, read_text)
+}
+
+#[inline(always)]
+fn read_text(s: *mut Scratch) -> u64 {
     // SAFETY: the base is masked and the index below 254, and payload is longer than MASK + 256.
     unsafe {
         let base = (load(&raw const (*s).name) & MASK) as usize;

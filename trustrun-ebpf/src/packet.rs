@@ -44,10 +44,12 @@ pub const ACK: u8 = 16;
 
 /// What most packets are judged and counted by, read without a slot.
 pub struct Peek {
-    /// The other end: where an incoming packet comes from.
-    pub source: Address,
+    /// The other end: where an incoming packet comes from, and an outgoing one goes.
+    pub peer: Address,
     /// As `Packet::source_port`.
     pub source_port: u16,
+    /// As `Packet::destination_port`.
+    pub destination_port: u16,
     /// IPPROTO (for IPv6 the first next header).
     pub protocol: u8,
     /// TCP flags.
@@ -56,43 +58,108 @@ pub struct Peek {
     pub length: u32,
 }
 
-/// Whether it is TCP, by the IP header's beginning.
+/// Bytes of an IPv4 header without options.
+const V4: usize = 20;
+/// Bytes of an IPv6 header.
+const V6: usize = 40;
+/// Bytes of a UDP header, and of what is read of any transport header at first.
+const UDP: usize = 8;
+/// Bytes of a TCP header without options.
+const TCP: usize = 20;
+
+/// Reads the headers of a packet where it lies, with no copy; as `read`, but for less. `OUT` says which end is the other
+/// one.
 #[inline(always)]
-pub fn is_tcp(ctx: &SkBuffContext) -> bool {
-    match ctx.load::<[u8; 10]>(0) {
-        Ok(h) => (if h[0] >> 4 == 4 { h[9] } else { h[6] }) == 6,
-        Err(_) => false,
+pub fn peek<const OUT: bool>(ctx: &SkBuffContext) -> Option<Peek> {
+    // SAFETY: fields of the program's own context.
+    let (start, end) = unsafe { ((*ctx.skb.skb).data as usize, (*ctx.skb.skb).data_end as usize) };
+    let whole = |size: usize| start + size <= end;
+    if !whole(V4 + UDP) {
+        return peek_copy::<OUT>(ctx);
     }
+    let p = start as *const u8;
+    // SAFETY: each offset is below a size that `whole` has tested before; the verifier holds us to it.
+    unsafe {
+        if *p == 0x45 {
+            if u16::from_be_bytes([*p.add(6), *p.add(7)]) & 0x3fff != 0 {
+                return None;
+            }
+            let peer = mapped(p.add(if OUT { 16 } else { 12 }).cast::<u32>().read_unaligned());
+            if *p.add(9) == 6 {
+                return if whole(V4 + TCP) { Some(peeked(ctx, 6, peer, p, V4)) } else { peek_copy::<OUT>(ctx) };
+            }
+            return Some(peeked(ctx, *p.add(9), peer, p, V4));
+        }
+        if *p >> 4 == 6 && whole(V6 + UDP) {
+            let peer = address(p.add(if OUT { 24 } else { 8 }).cast::<[u32; 4]>().read_unaligned());
+            if *p.add(6) == 6 {
+                return if whole(V6 + TCP) { Some(peeked(ctx, 6, peer, p, V6)) } else { peek_copy::<OUT>(ctx) };
+            }
+            return Some(peeked(ctx, *p.add(6), peer, p, V6));
+        }
+    }
+    peek_copy::<OUT>(ctx)
 }
 
-/// Reads the headers of a packet on the stack; as `read`, but for less.
+/// What is to be known of a packet whose transport header lies at `at`.
+///
+/// # Safety
+/// Behind `at`, 8 bytes are there, and 20 for TCP.
 #[inline(always)]
-pub fn peek(ctx: &SkBuffContext) -> Option<Peek> {
-    let h: [u8; 20] = ctx.load(0).ok()?;
-    let (protocol, at, source) = if h[0] >> 4 == 4 {
+unsafe fn peeked(ctx: &SkBuffContext, protocol: u8, peer: Address, p: *const u8, at: usize) -> Peek {
+    let mut k = Peek { peer, source_port: 0, destination_port: 0, protocol, flags: 0, length: 0 };
+    let mut offset = at as u32;
+    // SAFETY: by contract.
+    unsafe {
+        let t = p.add(at);
+        if protocol == 6 || protocol == 17 {
+            k.source_port = u16::from_be_bytes([*t, *t.add(1)]);
+            k.destination_port = u16::from_be_bytes([*t.add(2), *t.add(3)]);
+        }
+        if protocol == 6 {
+            k.flags = *t.add(13);
+            offset += ((*t.add(12) >> 4) as u32) * 4;
+        } else if protocol == 17 {
+            offset += UDP as u32;
+        }
+    }
+    k.length = ctx.len().saturating_sub(offset);
+    k
+}
+
+/// The same for a packet whose headers do not lie in one piece, or which has IP options.
+#[inline(always)]
+fn peek_copy<const OUT: bool>(ctx: &SkBuffContext) -> Option<Peek> {
+    let h: [u8; V4] = ctx.load(0).ok()?;
+    let (protocol, at, peer) = if h[0] >> 4 == 4 {
         if u16::from_be_bytes([h[6], h[7]]) & 0x3fff != 0 {
             return None;
         }
-        (h[9], ((h[0] & 15) as usize) * 4, mapped(u32::from_ne_bytes([h[12], h[13], h[14], h[15]])))
+        let ip = if OUT { [h[16], h[17], h[18], h[19]] } else { [h[12], h[13], h[14], h[15]] };
+        (h[9], ((h[0] & 15) as usize) * 4, mapped(u32::from_ne_bytes(ip)))
     } else {
-        let source: [u32; 4] = ctx.load(8).ok()?;
-        (h[6], 40, address(source))
+        let peer: [u32; 4] = ctx.load(if OUT { 24 } else { 8 }).ok()?;
+        (h[6], V6, address(peer))
     };
-    let mut p = Peek { source, source_port: 0, protocol, flags: 0, length: 0 };
-    let mut offset = at as u32;
     if protocol == 6 {
-        let t: [u8; 16] = ctx.load(at).ok()?;
-        p.source_port = u16::from_be_bytes([t[0], t[1]]);
-        p.flags = t[13];
-        offset += ((t[12] >> 4) as u32) * 4;
-    } else if protocol == 17 {
-        let t: [u8; 2] = ctx.load(at).ok()?;
-        p.source_port = u16::from_be_bytes(t);
-        offset += 8;
+        let t: [u8; TCP] = ctx.load(at).ok()?;
+        // SAFETY: the whole header is there.
+        return Some(unsafe { counted(peeked(ctx, 6, peer, t.as_ptr(), 0), at) });
     }
-    let total = ctx.len();
-    p.length = total.saturating_sub(offset);
-    Some(p)
+    if protocol == 17 {
+        let t: [u8; UDP] = ctx.load(at).ok()?;
+        // SAFETY: as above.
+        return Some(unsafe { counted(peeked(ctx, 17, peer, t.as_ptr(), 0), at) });
+    }
+    // SAFETY: nothing is read behind the IP header of another protocol.
+    Some(unsafe { peeked(ctx, protocol, peer, h.as_ptr(), at) })
+}
+
+/// The same, `at` bytes into the packet.
+#[inline(always)]
+fn counted(mut p: Peek, at: usize) -> Peek {
+    p.length = p.length.saturating_sub(at as u32);
+    p
 }
 
 /// Reads the IP and transport headers into the slot. None if they are not whole; a fragment behind the first counts as

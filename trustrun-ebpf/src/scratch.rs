@@ -20,6 +20,8 @@ pub const MASK: u64 = 8191;
 pub struct Scratch {
     /// When the run began, which no two runs on one CPU share.
     pub token: u64,
+    /// Which slot it is.
+    pub slot: u64,
     /// 256 minus the length of the name in `reversed`.
     pub at: u64,
     /// Where a parser stands. Parser state lives in map memory and is read anew at each test: a register that was
@@ -49,6 +51,10 @@ pub struct Scratch {
     pub owner: u64,
     /// Where the record begins that is read.
     pub start: u64,
+    /// Where the next record begins.
+    pub next: u64,
+    /// How many addresses an answer bound.
+    pub bindings: u64,
     /// Two names, to be compared.
     pub pair: [[u64; 32]; 2],
     /// For lookups.
@@ -86,10 +92,24 @@ pub fn take() -> Option<*mut Scratch> {
     unsafe {
         let slot = *turn;
         *turn = slot.wrapping_add(1);
-        let s = SCRATCH.get_ptr_mut((slot as u32) & (SLOTS - 1))?;
+        let s = again(slot)?;
+        write_volatile(&raw mut (*s).slot, slot);
         write_volatile(&raw mut (*s).token, bpf_ktime_get_boot_ns());
         Some(s)
     }
+}
+
+/// The slot that a caller took, in a function that the verifier looks at by itself: it is given numbers only.
+#[inline(always)]
+pub fn again(slot: u64) -> Option<*mut Scratch> {
+    SCRATCH.get_ptr_mut(slot as u32 & (SLOTS - 1))
+}
+
+/// What [`again`] wants.
+#[inline(always)]
+pub fn slot(s: *mut Scratch) -> u64 {
+    // SAFETY: `s` came from `take`.
+    unsafe { read_volatile(&raw const (*s).slot) }
 }
 
 /// The run's start, nanoseconds of CLOCK_BOOTTIME.

@@ -71,7 +71,9 @@ pub fn outgoing(
             (*st).stage = if stage == STAGE_SOCKS { STAGE_SOCKS } else { STAGE_HELLO };
             return true;
         }
-        let _ = GATHER.remove(&cookie);
+        if gathered != 0 {
+            let _ = GATHER.remove(&cookie);
+        }
         (*st).base = (*st).looked;
         if what == GREETING {
             (*st).stage = STAGE_SOCKS;

@@ -5,7 +5,7 @@ use trustrun_common::STAGE_SOCKS;
 
 use crate::{
     decide, names,
-    scratch::{MASK, Scratch, byte, launder, load, store, word},
+    scratch::{MASK, Scratch, again, byte, launder, load, slot, store, word},
 };
 
 /// Most TLS extensions that are walked to find server_name.
@@ -66,6 +66,20 @@ fn set_port(s: *mut Scratch, port: u64) {
 /// What the payload is, and where its name would be.
 #[inline(always)]
 pub fn classify(s: *mut Scratch) {
+    first_classify(slot(s));
+}
+
+/// [`classify`], looked at by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn first_classify(slot: u64) -> u64 {
+    let Some(s) = again(slot) else { return 0 };
+    read_kind(s);
+    1
+}
+
+#[inline(always)]
+fn read_kind(s: *mut Scratch) {
     found(s, NOTHING);
     let b = byte(s, 0);
     // SAFETY: a field of this run's slot.
@@ -237,6 +251,20 @@ fn socks4(s: *mut Scratch) {
 /// Reads the name that `classify` found, on one path for all kinds.
 #[inline(always)]
 pub fn finish_name(s: *mut Scratch) {
+    first_name(slot(s));
+}
+
+/// [`finish_name`], looked at by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn first_name(slot: u64) -> u64 {
+    let Some(s) = again(slot) else { return 0 };
+    read_name(s);
+    1
+}
+
+#[inline(always)]
+fn read_name(s: *mut Scratch) {
     // SAFETY: fields of this run's slot.
     unsafe {
         let what = load(&raw const (*s).what);

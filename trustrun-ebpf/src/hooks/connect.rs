@@ -28,8 +28,8 @@ use crate::{
 /// connect4
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(ctx: SockAddrContext) -> i32 {
-    hit(hook::CONNECT4);
     let Some(config) = config() else { return 0 };
+    hit(config, hook::CONNECT4);
     // SAFETY: the context's field, read as the verifier wants: once, whole.
     let to = mapped(unsafe { (*ctx.sock_addr).user_ip4 });
     let (allowed, redirect) = connect(&ctx, to, config, config.dns_tcp_port != 0);
@@ -46,8 +46,8 @@ pub fn connect4(ctx: SockAddrContext) -> i32 {
 /// connect6
 #[cgroup_sock_addr(connect6)]
 pub fn connect6(ctx: SockAddrContext) -> i32 {
-    hit(hook::CONNECT6);
     let Some(config) = config() else { return 0 };
+    hit(config, hook::CONNECT6);
     let to = destination6(&ctx);
     let (allowed, redirect) = connect(&ctx, to, config, config.dns_tcp6_port != 0);
     if allowed && redirect && config.dns_tcp6_port != 0 {
@@ -139,7 +139,7 @@ fn connect(ctx: &SockAddrContext, to: Address, config: &Config, answered: bool) 
         // answers meanwhile.
         Decision { flags: SOCKET_NOBODY, ..Decision::new(ACTION_ALLOW, reason::INTERNAL) }
     } else {
-        decide::destination(&to, protocol, port, config)
+        decide::destination(&to, protocol, port)
     };
     let owner = emit::owner();
     let (sequence, earlier, local, local_port) = match SOCKETS.get_ptr_mut(&cookie) {

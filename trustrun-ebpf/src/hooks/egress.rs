@@ -19,7 +19,7 @@ use crate::{
     dns,
     emit::{self, Owner},
     first,
-    maps::{DATAGRAMS, JUMP_FIRST, JUMP_QUERY, JUMPS, SOCKETS, add, config, count, enforcing, hit},
+    maps::{DATAGRAMS, JUMP_FIRST, JUMP_OTHER, JUMP_QUERY, JUMPS, SOCKETS, add, config, count, enforcing, hit},
     packet::{self, ACK, Packet, Peek, RST, SYN},
     scratch::{self, Scratch},
 };
@@ -27,46 +27,29 @@ use crate::{
 /// egress
 #[cgroup_skb(egress)]
 pub fn egress(ctx: SkBuffContext) -> i32 {
-    hit(hook::EGRESS);
     let Some(config) = config() else { return 0 };
+    hit(config, hook::EGRESS);
     if config.mode == MODE_OFF {
         return 1;
     }
     let fallback = !enforcing(config) as i32;
-    let next = if packet::is_tcp(&ctx) {
-        let p = packet::peek(&ctx);
-        if p.is_none() {
-            count(counter::UNREADABLE);
-        }
-        p.map(|p| tcp(&p, packet::cookie(&ctx), config))
-    } else {
-        datagram_or_other(&ctx, config)
+    let Some(p) = packet::peek::<true>(&ctx) else {
+        count(counter::UNREADABLE);
+        return fallback;
     };
-    let Some(next) = next else { return fallback };
+    let cookie = packet::cookie(&ctx);
+    let next = match p.protocol {
+        6 => tcp(&p, cookie, config),
+        17 => udp(&p, cookie, config),
+        _ => Next::Other,
+    };
     match next {
         Next::Pass => 1,
         Next::Drop => 0,
         Next::First => jump(&ctx, JUMP_FIRST, fallback),
         Next::Query => jump(&ctx, JUMP_QUERY, fallback),
+        Next::Other => jump(&ctx, JUMP_OTHER, fallback),
     }
-}
-
-/// All but TCP; none if it could not be read.
-#[inline(always)]
-fn datagram_or_other(ctx: &SkBuffContext, config: &Config) -> Option<Next> {
-    let s = scratch::take()?;
-    let began = scratch::token(s);
-    let Some(p) = packet::read(ctx, s) else {
-        count(counter::UNREADABLE);
-        return None;
-    };
-    let cookie = packet::cookie(ctx);
-    let next = if p.protocol == 17 { udp(ctx, s, p, cookie, config) } else { other(s, p, cookie, config) };
-    if scratch::token(s) != began {
-        count(counter::CLOBBERED);
-        return None;
-    }
-    Some(next)
 }
 
 /// What becomes of a packet.
@@ -78,6 +61,8 @@ enum Next {
     First,
     /// Go on in `egress_query`.
     Query,
+    /// Go on in `egress_other`.
+    Other,
 }
 
 impl Next {
@@ -163,8 +148,66 @@ fn tcp(p: &Peek, cookie: u64, config: &Config) -> Next {
     Next::Pass
 }
 
+/// A datagram: whatever is not of a known peer goes on elsewhere.
 #[inline(always)]
-fn udp(ctx: &SkBuffContext, s: *mut Scratch, p: &Packet, cookie: u64, config: &Config) -> Next {
+fn udp(p: &Peek, cookie: u64, config: &Config) -> Next {
+    if p.source_port == 53 && enforcing(config) {
+        return Next::Other;
+    }
+    let resolver = decide::resolver(&p.peer, p.destination_port);
+    let key = DatagramKey { cookie, peer: p.peer, port: p.destination_port, pad: [0; 3] };
+    if !resolver && let Some(known) = DATAGRAMS.get_ptr_mut(&key) {
+        // SAFETY: a live map value.
+        unsafe {
+            if beginning(p.destination_port, &*known) {
+                return Next::Other;
+            }
+            add(&raw mut (*known).sent, p.length as u64);
+            return Next::pass(!refuses((*known).action, config));
+        }
+    }
+    let Some(st) = SOCKETS.get_ptr_mut(&cookie) else { return Next::Other };
+    if resolver {
+        return Next::Query;
+    }
+    // SAFETY: a live map value.
+    let st = unsafe { &*st };
+    // From a socket that sent to a resolver, to where it never said it would: rewritten on the way. It must be a query,
+    // or it goes nowhere.
+    let here = st.flags & SOCKET_CONNECTED != 0 && st.peer == p.peer && st.port == p.destination_port;
+    if st.flags & SOCKET_RESOLVER != 0 && !here { Next::Query } else { Next::Other }
+}
+
+/// Whether the agent is to read this datagram: see [`tell_beginning`].
+#[inline(always)]
+fn beginning(port: u16, known: &DatagramState) -> bool {
+    (port == 443 || port == 53) && known.sent < 4096
+}
+
+/// A UDP peer's first datagram, what the agent is to read, and all that is neither TCP nor UDP, a tail call of `egress`.
+#[cgroup_skb(egress)]
+pub fn egress_other(ctx: SkBuffContext) -> i32 {
+    let Some(config) = config() else { return 0 };
+    let fallback = !enforcing(config) as i32;
+    let Some(s) = scratch::take() else { return fallback };
+    let began = scratch::token(s);
+    let Some(p) = packet::read(&ctx, s) else {
+        count(counter::UNREADABLE);
+        return fallback;
+    };
+    let cookie = packet::cookie(&ctx);
+    let allowed =
+        if p.protocol == 17 { first_datagram(&ctx, s, p, cookie, config) } else { other(s, p, cookie, config) };
+    if scratch::token(s) != began {
+        count(counter::CLOBBERED);
+        return fallback;
+    }
+    allowed as i32
+}
+
+/// A datagram that `udp` did not let through; whether it may go.
+#[inline(always)]
+fn first_datagram(ctx: &SkBuffContext, s: *mut Scratch, p: &Packet, cookie: u64, config: &Config) -> bool {
     let Some(st) = SOCKETS.get_ptr_mut(&cookie) else { return other(s, p, cookie, config) };
     // SAFETY: a live map value, in all blocks of this function.
     let st = unsafe { &mut *st };
@@ -172,13 +215,10 @@ fn udp(ctx: &SkBuffContext, s: *mut Scratch, p: &Packet, cookie: u64, config: &C
         // Nobody inside plays the resolver: root could bind its address (IP_TRANSPARENT) and answer itself.
         let d = Decision::new(ACTION_BLOCK, reason::FAKE_RESOLVER);
         tell_packet(p, cookie, emit::owner_of(st), &d, config);
-        return Next::Drop;
+        return false;
     }
     let connected = st.flags & SOCKET_CONNECTED != 0;
     let here = connected && st.peer == p.destination && st.port == p.destination_port;
-    if decide::resolver(&p.destination, p.destination_port) {
-        return Next::Query;
-    }
     // SAFETY: `s` is this run's slot.
     let key = unsafe {
         (*s).peer = DatagramKey { cookie, peer: p.destination, port: p.destination_port, pad: [0; 3] };
@@ -187,14 +227,9 @@ fn udp(ctx: &SkBuffContext, s: *mut Scratch, p: &Packet, cookie: u64, config: &C
     if let Some(known) = DATAGRAMS.get_ptr_mut(key) {
         return datagram(ctx, s, p, st, known, config);
     }
-    if st.flags & SOCKET_RESOLVER != 0 && !here {
-        // From a socket that sent to a resolver, to where it never said it would: rewritten on the way. It must be a
-        // query, or it goes nowhere.
-        return Next::Query;
-    }
     if !connected {
         // Each datagram passed sendmsg with its own decision; this one's address was rewritten behind it.
-        return if st.flags & SOCKET_SENDS != 0 { Next::Pass } else { other(s, p, cookie, config) };
+        return st.flags & SOCKET_SENDS != 0 || other(s, p, cookie, config);
     }
     if !here {
         // Rewritten: the decision is about what the program said.
@@ -211,7 +246,7 @@ fn udp(ctx: &SkBuffContext, s: *mut Scratch, p: &Packet, cookie: u64, config: &C
     datagram_opened(key, 17, emit::owner_of(st), &d, config);
     match DATAGRAMS.get_ptr_mut(key) {
         Some(known) => datagram(ctx, s, p, st, known, config),
-        None => Next::pass(!enforcing(config)),
+        None => !enforcing(config),
     }
 }
 
@@ -224,17 +259,16 @@ fn datagram(
     st: &SocketState,
     known: *mut DatagramState,
     config: &Config,
-) -> Next {
+) -> bool {
     // SAFETY: a live map value.
     unsafe {
-        let early = (*known).sent < 4096;
+        let early = beginning(p.destination_port, &*known);
         add(&raw mut (*known).sent, p.length as u64);
-        (*known).seen = scratch::token(s);
         let allowed = !refuses((*known).action, config);
-        if early && (p.destination_port == 443 || p.destination_port == 53) {
+        if early {
             tell_beginning(ctx, s, p, st, (*s).peer.cookie);
         }
-        Next::pass(allowed)
+        allowed
     }
 }
 
@@ -255,7 +289,7 @@ fn tell_beginning(ctx: &SkBuffContext, s: *mut Scratch, p: &Packet, st: &SocketS
 
 /// A packet that no stored decision speaks for: judged by its address, told once for each (socket, peer).
 #[inline(always)]
-fn other(s: *mut Scratch, p: &Packet, cookie: u64, config: &Config) -> Next {
+fn other(s: *mut Scratch, p: &Packet, cookie: u64, config: &Config) -> bool {
     // SAFETY: `s` is this run's slot.
     let key = unsafe {
         (*s).peer =
@@ -266,10 +300,10 @@ fn other(s: *mut Scratch, p: &Packet, cookie: u64, config: &Config) -> Next {
         // SAFETY: a live map value.
         unsafe {
             add(&raw mut (*known).sent, p.length as u64);
-            return Next::pass(!refuses((*known).action, config));
+            return !refuses((*known).action, config);
         }
     }
-    let d = decide::destination(&p.destination, p.protocol, p.destination_port, config);
+    let d = decide::destination(&p.destination, p.protocol, p.destination_port);
     let owner = match SOCKETS.get_ptr_mut(&cookie) {
         // SAFETY: a live map value.
         Some(st) => unsafe { emit::owner_of(&*st) },
@@ -277,7 +311,7 @@ fn other(s: *mut Scratch, p: &Packet, cookie: u64, config: &Config) -> Next {
     };
     insert(key, &d, DIRECTION_OUT, owner, 0);
     tell_packet(p, cookie, owner, &d, config);
-    Next::pass(!d.refused(config))
+    !d.refused(config)
 }
 
 #[inline(always)]
@@ -304,14 +338,12 @@ fn insert(key: &DatagramKey, d: &Decision, direction: u8, owner: Owner, sequence
     let state = DatagramState {
         sent: 0,
         received: 0,
-        // SAFETY: the helper has no preconditions.
-        seen: unsafe { aya_ebpf::helpers::bpf_ktime_get_boot_ns() },
         sequence,
         rule: d.rule,
         action: d.action,
         reason: d.reason,
         direction,
-        told: 1,
+        pad: 0,
         tgid: owner.tgid,
         tid: owner.tid,
         uid: owner.uid,

@@ -9,24 +9,22 @@ use trustrun_common::{Address, ListenKey, MODE_OFF, SocketState, Tuple, counter,
 use crate::{
     decide::{NO_RULE, address, mapped},
     emit,
-    maps::{LISTENERS, config, count, hit},
+    maps::{LISTENERS, config, count, hit, note_listener},
     sockets,
 };
 
 /// post_bind4
 #[cgroup_sock(post_bind4)]
 pub fn post_bind4(ctx: SockContext) -> i32 {
-    hit(hook::POST_BIND4);
     // SAFETY: the context's field.
     let ip = unsafe { (*ctx.sock).src_ip4 };
-    bound(&ctx, &if ip == 0 { [0; 16] } else { mapped(ip) });
+    bound(&ctx, &if ip == 0 { [0; 16] } else { mapped(ip) }, hook::POST_BIND4);
     1
 }
 
 /// post_bind6
 #[cgroup_sock(post_bind6)]
 pub fn post_bind6(ctx: SockContext) -> i32 {
-    hit(hook::POST_BIND6);
     // SAFETY: the context's fields, each read by itself.
     let ip = unsafe {
         address([
@@ -36,13 +34,14 @@ pub fn post_bind6(ctx: SockContext) -> i32 {
             core::ptr::read_volatile(&raw const (*ctx.sock).src_ip6[3]),
         ])
     };
-    bound(&ctx, &ip);
+    bound(&ctx, &ip, hook::POST_BIND6);
     1
 }
 
 #[inline(always)]
-fn bound(ctx: &SockContext, local: &Address) {
+fn bound(ctx: &SockContext, local: &Address, hook: u32) {
     let Some(config) = config() else { return };
+    hit(config, hook);
     // SAFETY: the context's fields.
     let (protocol, port) = unsafe { ((*ctx.sock).protocol, (*ctx.sock).src_port) };
     if config.mode == MODE_OFF || (protocol != 17 && protocol != 6) {
@@ -64,6 +63,7 @@ fn bound(ctx: &SockContext, local: &Address) {
 /// Keeps a listener.
 #[inline(always)]
 pub fn listens(local: &Address, port: u16, protocol: u16, cookie: u64) {
+    note_listener(port);
     let key = ListenKey { address: *local, port, protocol, pad: 0 };
     if LISTENERS.insert(&key, &cookie, 0).is_err() {
         count(counter::LISTENERS_FULL);

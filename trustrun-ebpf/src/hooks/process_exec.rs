@@ -35,7 +35,7 @@ pub fn process_exec(ctx: RawTracePointContext) -> i32 {
     if !ours(config) {
         return 0;
     }
-    hit(hook::EXEC);
+    hit(config, hook::EXEC);
     if TASKS.insert(&emit::owner().tgid, &1, 0).is_err() {
         count(counter::TASKS_FULL);
     }

@@ -23,7 +23,7 @@ pub fn process_exit(ctx: RawTracePointContext) -> i32 {
     if !ours(config) {
         return 0;
     }
-    hit(hook::EXIT);
+    hit(config, hook::EXIT);
     if owner.tgid != owner.tid {
         return 0;
     }

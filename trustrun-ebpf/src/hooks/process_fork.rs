@@ -18,7 +18,7 @@ pub fn process_fork(ctx: RawTracePointContext) -> i32 {
     if !ours(config) {
         return 0;
     }
-    hit(hook::FORK);
+    hit(config, hook::FORK);
     let child: usize = ctx.arg(1);
     let o = &config.offsets;
     // SAFETY: the helper checks the access.

@@ -44,7 +44,7 @@ pub fn process_moved(ctx: RawTracePointContext) -> i32 {
         }
     };
     // The canary enters the session's cgroup, which shows that the hook is there.
-    hit(hook::MOVED);
+    hit(config, hook::MOVED);
     // SAFETY: only presence counts.
     if unsafe { TASKS.get(&moved) }.is_none() {
         return 0;

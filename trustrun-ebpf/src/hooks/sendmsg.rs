@@ -22,23 +22,22 @@ use crate::{
 /// sendmsg4
 #[cgroup_sock_addr(sendmsg4)]
 pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
-    hit(hook::SENDMSG4);
     // SAFETY: the context's field.
     let to = mapped(unsafe { (*ctx.sock_addr).user_ip4 });
-    send(&ctx, to)
+    send(&ctx, to, hook::SENDMSG4)
 }
 
 /// sendmsg6
 #[cgroup_sock_addr(sendmsg6)]
 pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
-    hit(hook::SENDMSG6);
     let to = destination6(&ctx);
-    send(&ctx, to)
+    send(&ctx, to, hook::SENDMSG6)
 }
 
 #[inline(always)]
-fn send(ctx: &SockAddrContext, to: Address) -> i32 {
+fn send(ctx: &SockAddrContext, to: Address, hook: u32) -> i32 {
     let Some(config) = config() else { return 0 };
+    hit(config, hook);
     if config.mode == MODE_OFF {
         return 1;
     }
@@ -62,7 +61,7 @@ fn send(ctx: &SockAddrContext, to: Address) -> i32 {
     let d = if decide::internal(&to, protocol, port) {
         Decision::new(ACTION_ALLOW, reason::INTERNAL)
     } else {
-        decide::destination(&to, protocol, port, config)
+        decide::destination(&to, protocol, port)
     };
     datagram_opened(&key, protocol, owner, &d, config) as i32
 }

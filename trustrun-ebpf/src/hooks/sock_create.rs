@@ -18,8 +18,8 @@ use crate::{
 /// sock_create
 #[cgroup_sock(sock_create)]
 pub fn sock_create(ctx: SockContext) -> i32 {
-    hit(hook::SOCK_CREATE);
     let Some(config) = config() else { return 0 };
+    hit(config, hook::SOCK_CREATE);
     if config.mode == MODE_OFF {
         return 1;
     }

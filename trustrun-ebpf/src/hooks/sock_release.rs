@@ -17,8 +17,8 @@ const CLOSE: u32 = 7;
 /// sock_release
 #[cgroup_sock(sock_release)]
 pub fn sock_release(ctx: SockContext) -> i32 {
-    hit(hook::SOCK_RELEASE);
     let Some(config) = config() else { return 1 };
+    hit(config, hook::SOCK_RELEASE);
     if config.mode == MODE_OFF {
         return 1;
     }

@@ -33,27 +33,28 @@ const LISTEN: u32 = 10;
 /// sock_ops
 #[sock_ops]
 pub fn sock_ops(ctx: SockOpsContext) -> u32 {
-    hit(hook::SOCKOPS);
+    // Each connect asks five other things of it (timeouts, windows), and tells of states that nobody wants to know.
+    let op = ctx.op();
+    let wanted = matches!(op, TCP_CONNECT | ACTIVE_ESTABLISHED | PASSIVE_ESTABLISHED | TCP_LISTEN);
+    if !wanted && (op != STATE || ctx.arg(1) != CLOSE) {
+        return 1;
+    }
     let Some(config) = config() else { return 1 };
+    hit(config, hook::SOCKOPS);
     if config.mode == MODE_OFF {
         return 1;
     }
-    match ctx.op() {
-        TCP_CONNECT => {
-            let _ = ctx.set_cb_flags(WANT_STATE);
-        }
+    if op == STATE {
+        closed(&ctx);
+        return 1;
+    }
+    if op != ACTIVE_ESTABLISHED {
+        let _ = ctx.set_cb_flags(WANT_STATE);
+    }
+    match op {
         ACTIVE_ESTABLISHED => established(&ctx, config),
-        PASSIVE_ESTABLISHED => {
-            let _ = ctx.set_cb_flags(WANT_STATE);
-            accepted(&ctx);
-        }
-        TCP_LISTEN => {
-            let _ = ctx.set_cb_flags(WANT_STATE);
-            listening(&ctx);
-        }
-        STATE if ctx.arg(1) == CLOSE => {
-            closed(&ctx);
-        }
+        PASSIVE_ESTABLISHED => accepted(&ctx),
+        TCP_LISTEN => listening(&ctx),
         _ => {}
     }
     1
@@ -109,7 +110,7 @@ fn established(ctx: &SockOpsContext, config: &Config) {
         emit::flow(emit::header(kind::ESTABLISHED, 0, emit::owner_of(&*st), cookie), t, 0, 0);
         if (*st).flags & SOCKET_NOBODY != 0 && !decide::internal(&(*st).peer, 6, (*st).port) {
             // Somebody outside began to listen between the connect and its arrival: judged as any destination.
-            let d = decide::destination(&(*st).peer, 6, (*st).port, config);
+            let d = decide::destination(&(*st).peer, 6, (*st).port);
             (*st).action = d.action;
             (*st).reason = d.reason;
             (*st).rule = d.rule;
@@ -190,7 +191,9 @@ fn closed(ctx: &SockOpsContext) {
         }
         let t = Tuple { local: local(ctx), ..emit::tuple(&st) };
         emit::flow(emit::header(kind::CLOSED, 0, emit::owner_of(&st), cookie), t, st.sent, st.received);
+        if st.looked != st.base {
+            let _ = GATHER.remove(&cookie); // the message that was being gathered
+        }
     }
     let _ = SOCKETS.remove(&cookie);
-    let _ = GATHER.remove(&cookie);
 }

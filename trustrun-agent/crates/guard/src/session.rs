@@ -77,7 +77,8 @@ impl Session {
             mode: trustrun_common::MODE_OBSERVE,
             default_action: plan.tables.as_ref().map_or(trustrun_common::ACTION_ALLOW, |t| t.default).into(),
             kinds: plan.kinds,
-            offsets: crate::btf::offsets()?,
+            counting: 1,
+            offsets: loaded.offsets,
             ..Config::default()
         };
         loaded.configure(&config)?;
@@ -90,6 +91,7 @@ impl Session {
         }
         // The canary's events are not the session's.
         config.mode = trustrun_common::MODE_OFF;
+        config.counting = 0;
         loaded.configure(&config)?;
         ring.drain(usize::MAX, |_| {});
         loaded.reset_counters()?;

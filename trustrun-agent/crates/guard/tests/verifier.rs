@@ -17,5 +17,5 @@ fn every_program_loads_within_the_verifier_budget() {
         eprintln!("{name}: {count:?} verified instructions");
         assert!(count.is_none_or(|c| c < BUDGET), "{name} needs {count:?} verified instructions");
     }
-    assert_eq!(counts.len(), trustrun_common::HOOK_NAMES.len() + 2);
+    assert_eq!(counts.len(), trustrun_common::HOOK_NAMES.len() + 4);
 }

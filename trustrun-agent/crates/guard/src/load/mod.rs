@@ -6,20 +6,20 @@ mod pins;
 mod programs;
 mod tables;
 
-use std::{fs, path::PathBuf};
+use std::{fs, panic::resume_unwind, path::PathBuf, thread};
 
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, MapData, PerCpuArray, PerCpuValues, ProgramArray},
     programs::{ProgramError, links::FdLink},
 };
-use trustrun_common::{Config, HOOK_NAMES, counter};
+use trustrun_common::{Config, HOOK_NAMES, Offsets, counter};
 use trustrun_observe::Ring;
 use trustrun_policy::Tables;
 
 pub(crate) use self::pins::reap_pins;
 use self::programs::{JUMPS, OBJECT};
-use crate::{Cgroup, GuardError};
+use crate::{Cgroup, GuardError, btf};
 
 /// The kernel side of one session.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub struct Loaded {
     ebpf: Ebpf,
     links: Vec<(&'static str, FdLink)>,
     pins: Option<PathBuf>,
+    /// Where this kernel's structures have what the programs read.
+    pub(crate) offsets: Offsets,
 }
 
 fn map_error(name: &'static str) -> impl Fn(aya::maps::MapError) -> GuardError {
@@ -52,7 +54,13 @@ impl Loaded {
     /// If the object is not this agent's, or the kernel refuses a program or map.
     pub fn load(tables: Option<&Tables>, ring_bytes: u32) -> Result<Self, GuardError> {
         programs::check_abi()?;
-        let mut loader = EbpfLoader::new();
+        // Both read the kernel's type information, side by side.
+        let (offsets, mut loader) = thread::scope(|scope| {
+            let offsets = scope.spawn(btf::offsets);
+            let loader = EbpfLoader::new();
+            (offsets.join().unwrap_or_else(|p| resume_unwind(p)), loader)
+        });
+        let offsets = offsets?;
         loader.verifier_log_level(VerifierLogLevel::STATS);
         loader.map_max_entries("EVENTS", ring_bytes);
         if let Some(t) = tables {
@@ -66,18 +74,18 @@ impl Loaded {
             reason: chain(&e),
         })?;
         programs::load(&mut ebpf)?;
-        let mut loaded = Self { ebpf, links: Vec::new(), pins: None };
+        let mut loaded = Self { ebpf, links: Vec::new(), pins: None, offsets };
         loaded.fill_jumps()?;
         Ok(loaded)
     }
 
     fn fill_jumps(&mut self) -> Result<(), GuardError> {
-        for (i, name) in (0..).zip(JUMPS) {
+        for (map, i, name) in JUMPS {
             let program = self.ebpf.program(name).ok_or_else(|| missing("program", name))?;
             let fd = program.fd().map_err(|e| program_error("load", name, &e))?;
             let fd = fd.try_clone().map_err(|source| GuardError::System { what: "cloning a program", source })?;
-            let mut jumps: ProgramArray<&mut MapData> = self.map_mut("JUMPS")?;
-            jumps.set(i, &fd, 0).map_err(map_error("JUMPS"))?;
+            let mut jumps: ProgramArray<&mut MapData> = self.map_mut(map)?;
+            jumps.set(i, &fd, 0).map_err(map_error(map))?;
         }
         Ok(())
     }
@@ -200,13 +208,11 @@ fn program_error(step: &'static str, name: &str, e: &ProgramError) -> GuardError
 /// If the kernel refuses a program.
 pub fn verified_instructions() -> Result<Vec<(&'static str, Option<u32>)>, GuardError> {
     let loaded = Loaded::load(None, 1 << 20)?;
-    HOOK_NAMES
-        .iter()
-        .chain(&JUMPS)
+    programs::names()
         .map(|name| {
             let program = loaded.ebpf.program(name).ok_or_else(|| missing("program", name))?;
             let info = program.info().map_err(|e| program_error("load", name, &e))?;
-            Ok((*name, info.verified_instruction_count()))
+            Ok((name, info.verified_instruction_count()))
         })
         .collect()
 }

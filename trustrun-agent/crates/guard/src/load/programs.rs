@@ -19,22 +19,32 @@ use crate::GuardError;
 
 pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/trustrun"));
 
-/// Programs that `egress` goes on in, by their place in `JUMPS`.
-pub(super) const JUMPS: [&str; 2] = ["egress_first", "egress_query"];
+/// Programs that others go on in: the array, the place in it, the program.
+pub(super) const JUMPS: [(&str, u32, &str); 4] = [
+    ("JUMPS", 0, "egress_first"),
+    ("JUMPS", 1, "egress_query"),
+    ("JUMPS", 2, "egress_other"),
+    ("JUMPS_IN", 0, "ingress_answer"),
+];
 /// Programs that the verifier takes long for, the longest first: begun last, one would keep all waiting.
-const SLOW: [&str; 7] = ["ingress", "egress", "connect6", "egress_first", "connect4", "egress_query", "sendmsg6"];
+const SLOW: [&str; 8] =
+    ["ingress_answer", "egress_first", "egress_query", "egress_other", "connect4", "connect6", "sendmsg4", "sendmsg6"];
 /// Most threads that load programs.
 const LOADERS: usize = 4;
+
+/// Every program: the hooks, then what they go on in.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    HOOK_NAMES.into_iter().chain(JUMPS.map(|(_, _, name)| name))
+}
 
 /// Loads every program, on as many threads as there are processors: the verifier's work is most of what a session's
 /// start takes, and it is done in the calling thread. All threads have ended when this returns, so that the guard may
 /// fork.
 pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), GuardError> {
-    let wanted = || HOOK_NAMES.iter().chain(&JUMPS);
-    for name in wanted() {
+    for name in names() {
         ebpf.program(name).ok_or_else(|| missing("program", name))?;
     }
-    let mut programs: Vec<_> = ebpf.programs_mut().filter(|(name, _)| wanted().any(|w| w == name)).collect();
+    let mut programs: Vec<_> = ebpf.programs_mut().filter(|(name, _)| names().any(|n| n == *name)).collect();
     // The longest last, where they are taken from.
     programs.sort_by_key(|(name, _)| SLOW.iter().rev().position(|s| s == name).map_or(0, |i| i + 1));
     let queue = Mutex::new(programs);
