@@ -18,6 +18,8 @@ mod destroy;
 mod error;
 mod guard;
 #[cfg(feature = "ebpf")]
+mod links;
+#[cfg(feature = "ebpf")]
 mod load;
 mod locks;
 mod message;

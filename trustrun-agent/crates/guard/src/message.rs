@@ -110,6 +110,11 @@ pub enum Note {
         /// Its thread group.
         tgid: u32,
     },
+    /// To the engine: a hook was taken off, or its program replaced, by somebody else.
+    HookLost {
+        /// Its place in [`trustrun_common::HOOK_NAMES`].
+        hook: u32,
+    },
     /// To the engine: make the report.
     Finish {
         /// The child's wait status; `None` if the foreground process was lost.
@@ -223,6 +228,7 @@ impl Note {
                 words(5, &[u64::from(status.is_some()), u64::from(status.unwrap_or(0).cast_unsigned())])
             }
             Self::Done { reported } => words(6, &[u64::from(reported)]),
+            Self::HookLost { hook } => words(7, &[hook.into()]),
         }
     }
 
@@ -241,6 +247,7 @@ impl Note {
             4 => Self::Leftover { tgid: u32::try_from(w[1]).ok()? },
             5 => Self::Finish { status: (w[1] == 1).then(|| (w[2] as u32).cast_signed()) },
             6 => Self::Done { reported: w[1] == 1 },
+            7 => Self::HookLost { hook: u32::try_from(w[1]).ok()? },
             _ => return None,
         })
     }
@@ -271,6 +278,7 @@ mod tests {
             Note::Final(f),
             Note::Counters(counters),
             Note::Leftover { tgid: 4 },
+            Note::HookLost { hook: 3 },
             Note::Finish { status: None },
             Note::Finish { status: Some(9) },
             Note::Done { reported: true },

@@ -20,7 +20,9 @@ use nix::{
 };
 use trustrun_common::{Address, Config, counter};
 
-use crate::{Cgroup, Channel, Engine, EngineLink, FinalFlow, GuardError, Note, Order, Plan, load::Loaded, sys};
+use crate::{
+    Cgroup, Channel, Engine, EngineLink, FinalFlow, GuardError, Note, Order, Plan, links::Watch, load::Loaded, sys,
+};
 
 /// How long the rest of the cgroup may live on after the first child.
 const GRACE: Duration = Duration::from_secs(10);
@@ -30,6 +32,8 @@ const CUT_SHORT: Duration = Duration::from_secs(1);
 const REPORT: Duration = Duration::from_secs(60);
 /// Open files: maps, programs, the database and connections of the resolver for DNS over TCP.
 const MOST_FILES: u64 = 65_536;
+/// Milliseconds until it is looked again whether the hooks are there, where nothing else happens.
+const ASK: u16 = 1000;
 /// How often old bindings are forgotten.
 const SWEEP: Duration = Duration::from_secs(30);
 
@@ -44,6 +48,7 @@ pub(crate) struct Session {
     /// The policy's default, when enforcing.
     default: Option<u8>,
     loaded: Loaded,
+    watch: Watch,
     dns_grace: Duration,
     /// Inherited by nobody but the engine, which closes it: an explicit unlock would free it for all.
     _held: File,
@@ -85,10 +90,17 @@ impl Session {
         loaded.attach(cgroup)?;
         let pinned = loaded.pin(&plan.session);
         let attached_ns = wall_ns();
-        if let Err(e) = pinned.and_then(|()| crate::selftest::run(&mut loaded, &mut ring, cgroup)) {
-            loaded.detach();
-            return Err(e);
-        }
+        let proved = pinned.and_then(|()| loaded.watch(cgroup.id)).and_then(|watch| {
+            crate::selftest::run(&mut loaded, &mut ring, cgroup)?;
+            Ok(watch)
+        });
+        let watch = match proved {
+            Ok(watch) => watch,
+            Err(e) => {
+                loaded.detach();
+                return Err(e);
+            }
+        };
         // The canary's events are not the session's.
         config.mode = trustrun_common::MODE_OFF;
         config.counting = 0;
@@ -141,6 +153,7 @@ impl Session {
             wait_all,
             default,
             loaded,
+            watch,
             dns_grace,
             _held: held,
         })
@@ -177,13 +190,14 @@ impl Session {
             if foreground {
                 fds.push(PollFd::new(self.foreground.as_fd(), PollFlags::POLLIN));
             }
-            let wait = if foreground { 10_000u16 } else { 200 };
+            let wait = if foreground { ASK } else { 200 };
             let _ = poll(&mut fds, PollTimeout::from(wait));
             let ready: Vec<bool> = fds.iter().map(|f| f.any() == Some(true)).collect();
             if ready.first() == Some(&true) && !self.serve_engine() {
                 // The engine is lost: what is blocked stays blocked; wait for the child all the same.
                 return self.without_engine();
             }
+            self.check_hooks();
             if ready.get(1) == Some(&true) {
                 self.serve_binder();
             }
@@ -205,11 +219,31 @@ impl Session {
 
     fn without_engine(&mut self) -> Option<i32> {
         loop {
+            self.check_hooks();
+            let mut fds = [PollFd::new(self.foreground.as_fd(), PollFlags::POLLIN)];
+            if !matches!(poll(&mut fds, PollTimeout::from(ASK)), Ok(n) if n > 0) {
+                continue;
+            }
             match self.foreground.read(MsgFlags::empty()).and_then(|(b, n)| Order::from_bytes(b.get(..n)?)) {
                 Some(Order::Ended { status }) => return Some(status),
                 Some(_) => {}
                 None => return None,
             }
+        }
+    }
+
+    /// Asks from time to time whether every hook is where it was put. When enforcing, nothing may run on without one:
+    /// putting it back would be a race with what the target does meanwhile.
+    fn check_hooks(&mut self) {
+        if !self.watch.due() {
+            return;
+        }
+        for hook in self.watch.lost() {
+            let _ = self.engine.note(Note::HookLost { hook });
+        }
+        // Again each time: a child may have been born since.
+        if self.watch.broken() && self.default.is_some() {
+            self.cgroup.kill();
         }
     }
 
@@ -250,6 +284,7 @@ impl Session {
                 return true;
             }
             self.serve_binder();
+            self.check_hooks();
             if !lost && self.foreground.read(MsgFlags::MSG_DONTWAIT).is_some() {
                 let soon = Instant::now() + CUT_SHORT;
                 end = Some(end.map_or(soon, |e| e.min(soon)));
@@ -316,13 +351,15 @@ impl Session {
             }
         }
         // What cannot be read must not look like zero.
-        let mut counters = self.loaded.counters().unwrap_or_else(|_| {
+        let counters = self.loaded.counters().unwrap_or_else(|_| {
             let mut unread = [0; counter::COUNT as usize];
             unread[counter::UNREAD as usize] = 1;
             unread
         });
-        counters[counter::HOOKS_LOST as usize] = self.loaded.lost_links().len() as u64;
-        self.tell(Note::Counters(counters)) && self.tell(Note::Finish { status })
+        let lost = self.watch.lost();
+        lost.into_iter().all(|hook| self.tell(Note::HookLost { hook }))
+            && self.tell(Note::Counters(counters))
+            && self.tell(Note::Finish { status })
     }
 
     /// Waits for the engine; its exit code.

@@ -127,6 +127,58 @@ pub(crate) fn end(tgid: u32) {
     }
 }
 
+/// BPF_OBJ_GET_INFO_BY_FD and BPF_LINK_GET_FD_BY_ID, include/uapi/linux/bpf.h
+#[cfg(feature = "ebpf")]
+const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
+#[cfg(feature = "ebpf")]
+const BPF_LINK_GET_FD_BY_ID: i32 = 30;
+
+/// What the kernel says of a link of kernel programs (aya reads no cgroup from it).
+///
+/// # Errors
+/// `ENOENT` if there is no such link.
+#[cfg(feature = "ebpf")]
+pub(crate) fn link_state(id: u32) -> io::Result<crate::links::State> {
+    use std::os::fd::FromRawFd as _;
+    /// The beginning of struct bpf_link_info: a cgroup's id is the first word of its union, 16 bytes in.
+    #[derive(Default)]
+    #[repr(C)]
+    struct Info {
+        kind: u32,
+        id: u32,
+        program: u32,
+        pad: u32,
+        cgroup: u64,
+        rest: [u64; 16],
+    }
+    /// The part of union bpf_attr that BPF_OBJ_GET_INFO_BY_FD reads.
+    #[repr(C)]
+    struct Ask {
+        fd: u32,
+        length: u32,
+        info: u64,
+    }
+    let by_id: [u32; 4] = [id, 0, 0, 0];
+    // SAFETY: `by_id` is as long as the size says and zero behind the id, and the kernel only reads it.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_GET_FD_BY_ID, by_id.as_ptr(), size_of_val(&by_id)) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just made it for us alone.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+    // All zero: the kernel would take other values as places to write a tracepoint's name to.
+    let mut info = Info::default();
+    let ask =
+        Ask { fd: fd.as_raw_fd().cast_unsigned(), length: size_of::<Info>() as u32, info: (&raw mut info) as u64 };
+    // SAFETY: both are as long as their sizes say; the kernel writes at most `length` bytes to `info`, which lives on,
+    // and whatever it writes is a plain number.
+    let r = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &raw const ask, size_of::<Ask>()) };
+    if r < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(crate::links::State { kind: info.kind, program: info.program, cgroup: info.cgroup })
+}
+
 /// A raw socket that takes whole IP packets, for answers that make a refused lookup fail at once.
 pub(crate) fn raw_socket(v6: bool) -> io::Result<OwnedFd> {
     use std::os::fd::FromRawFd as _;

@@ -26,6 +26,6 @@ mod tunnel;
 
 pub use engine::{Engine, Judge, Reaction};
 pub use host::{Resolvers, about_host, operator};
-pub use report::{Facts, Final, unwatched};
+pub use report::{Facts, Final, LostHook, unwatched};
 #[cfg(feature = "ebpf")]
 pub use runner::{Outputs, RunError, run};

@@ -44,6 +44,15 @@ impl Facts {
     }
 }
 
+/// A hook that was lost while the target ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LostHook {
+    /// Its place in [`HOOK_NAMES`].
+    pub hook: u32,
+    /// When that was noticed, nanoseconds since the epoch.
+    pub noticed_ns: i64,
+}
+
 /// What is known when it ends.
 #[derive(Clone, Debug)]
 pub struct Final {
@@ -61,6 +70,8 @@ pub struct Final {
     pub dropped: BTreeMap<String, u64>,
     /// Processes that outlived the first child and its grace.
     pub leftovers: Vec<u32>,
+    /// Hooks that somebody else took off or changed.
+    pub lost_hooks: Vec<LostHook>,
     /// When the hooks were attached, nanoseconds since the epoch.
     pub attached_ns: i64,
     /// Now.
@@ -80,6 +91,7 @@ pub fn unwatched(facts: &Facts, status: i32, gap: &'static str, why: &str) -> Re
         stored: 0,
         dropped: BTreeMap::new(),
         leftovers: Vec::new(),
+        lost_hooks: Vec::new(),
         attached_ns: at.wall_ns,
         at,
     };
@@ -112,6 +124,7 @@ impl Engine {
                 format!("{who} outlived the command; it stays guarded (`--wait-all` waits for it)")
             });
         }
+        self.count_lost_hooks(facts.enforce, &last.lost_hooks);
         if last.status.is_none() {
             self.ledger.gap("foreground-lost", 1, || "the process that waited for the command was lost".into());
         }
@@ -138,11 +151,23 @@ impl Engine {
         }
     }
 
+    /// Hooks that another process of root took off or changed.
+    fn count_lost_hooks(&mut self, enforced: bool, lost: &[LostHook]) {
+        if lost.is_empty() {
+            return;
+        }
+        let names: Vec<&str> = lost.iter().map(|l| hook_name(l.hook)).collect();
+        let ended = if enforced { "; what still ran was ended, since nothing may run unguarded" } else { "" };
+        self.ledger.gap("hook-lost", lost.len() as u64, || {
+            format!("another process of root detached or replaced the kernel's hooks: {}{ended}", names.join(", "))
+        });
+    }
+
     /// What the kernel and the stages counted as lost.
     fn count_gaps(&mut self, last: &Final) {
         let c = |i: u32| last.counters.get(i as usize).copied().unwrap_or(0);
         let emitted = c(counter::EMITTED);
-        let told: [(&'static str, u64, &str); 13] = [
+        let told: [(&'static str, u64, &str); 12] = [
             ("events-dropped", emitted.saturating_sub(last.received), "events that the ring buffer had no room for"),
             ("events-uncounted", last.received.saturating_sub(emitted), "events beyond what the kernel counted"),
             ("events-undecoded", last.undecoded, "events that could not be decoded"),
@@ -153,7 +178,6 @@ impl Engine {
             ("hello-not-gathered", c(counter::GATHER_FULL), "first payloads that the kernel had no room to gather"),
             ("packets-unreadable", c(counter::UNREADABLE), "packets whose headers could not be read"),
             ("processes-not-kept", c(counter::TASKS_FULL), "processes that the kernel had no room to remember"),
-            ("hook-lost", c(counter::HOOKS_LOST), "hooks that were no longer attached at the end"),
             (
                 "counters-unread",
                 c(counter::UNREAD),
@@ -167,6 +191,11 @@ impl Engine {
             }
         }
     }
+}
+
+/// What a hook is called.
+fn hook_name(hook: u32) -> &'static str {
+    HOOK_NAMES.get(hook as usize).copied().unwrap_or("unknown")
 }
 
 /// `emitted = stored + sum(dropped)`, exactly: what the ring had no room for is what did not come out of it.
@@ -209,10 +238,13 @@ fn session(facts: &Facts, last: &Final) -> SessionInfo {
 /// The guard starts no child unless every hook was attached and saw the canary.
 fn coverage(facts: &Facts, last: &Final) -> Coverage {
     let (attached_at, detached_at) = (rfc3339(last.attached_ns), rfc3339(last.at.wall_ns));
-    let hook =
-        |name: &&str| Hook { name: (*name).into(), attached_at: attached_at.clone(), detached_at: detached_at.clone() };
+    let hook = |(i, name): (u32, &&str)| {
+        let lost = last.lost_hooks.iter().find(|l| l.hook == i);
+        let detached_at = lost.map_or_else(|| detached_at.clone(), |l| rfc3339(l.noticed_ns));
+        Hook { name: (*name).into(), attached_at: attached_at.clone(), detached_at }
+    };
     Coverage {
-        hooks: HOOK_NAMES.iter().map(hook).collect(),
+        hooks: (0..).zip(&HOOK_NAMES).map(hook).collect(),
         self_test: SelfTest::Passed,
         resolvers: facts.resolvers.clone(),
     }
@@ -250,6 +282,7 @@ fn limits(facts: &Facts) -> Vec<Limit> {
 
 #[cfg(test)]
 mod tests {
+    use trustrun_common::hook;
     use trustrun_model::Verdict;
 
     use super::*;
@@ -268,7 +301,7 @@ mod tests {
             resolvers: Vec::new(),
             started_ns: 0,
         };
-        let verdict = |lost: Option<u32>| {
+        let report = |lost: Option<u32>, lost_hooks: Vec<LostHook>| {
             let judge = crate::Judge {
                 cgroup: String::new(),
                 policy: None,
@@ -288,11 +321,13 @@ mod tests {
                 stored: 0,
                 dropped: BTreeMap::new(),
                 leftovers: Vec::new(),
+                lost_hooks,
                 attached_ns: 0,
                 at: Instants::default(),
             };
-            Engine::new(judge).finish(&facts, &last).verdict
+            Engine::new(judge).finish(&facts, &last)
         };
+        let verdict = |lost| report(lost, Vec::new()).verdict;
         assert_eq!(verdict(None), Verdict::Pass);
         for lost in [
             counter::EMITTED,
@@ -303,10 +338,15 @@ mod tests {
             counter::UNREADABLE,
             counter::CLOBBERED,
             counter::TASKS_FULL,
-            counter::HOOKS_LOST,
             counter::UNREAD,
         ] {
             assert_eq!(verdict(Some(lost)), Verdict::Incomplete, "counter {lost}");
         }
+        let of = |hook, noticed_ns| LostHook { hook, noticed_ns };
+        let r = report(None, vec![of(hook::EGRESS, 1_000_000_000), of(hook::CONNECT4, 2_000_000_000)]);
+        assert_eq!((r.verdict, r.gaps.len(), r.gaps[0].count), (Verdict::Incomplete, 1, 2));
+        assert!(r.gaps[0].detail.contains("egress, connect4"), "{}", r.gaps[0].detail);
+        let until: Vec<&str> = r.coverage.hooks.iter().map(|h| h.detached_at.as_str()).collect();
+        assert!(until[hook::EGRESS as usize].contains(":01") && until[hook::CONNECT4 as usize].contains(":02"));
     }
 }

@@ -20,7 +20,7 @@ use trustrun_observe::{Clock, decode};
 use trustrun_store::{EventRow, StoreHandle};
 
 use crate::{
-    Engine, Facts, Final, Judge, Reaction, events, negative,
+    Engine, Facts, Final, Judge, LostHook, Reaction, events, negative,
     tcp_resolver::{self, Lookup},
 };
 
@@ -97,8 +97,8 @@ pub fn run(mut link: EngineLink, judge: Judge, facts: &Facts, mut outputs: Outpu
         undecoded: 0,
         unwritten: 0,
     };
-    let (counters, status, leftovers) = runner.until_finished()?;
-    runner.finish(counters, status, leftovers)
+    let told = runner.until_finished()?;
+    runner.finish(told)
 }
 
 /// Starts the resolver for DNS over TCP, where there is a policy to judge by.
@@ -109,12 +109,22 @@ fn resolver(link: &mut EngineLink, judge: &Judge, clock: Clock) -> Result<Option
     Ok(Some(tcp_resolver::serve(listeners, Arc::clone(policy), judge, binder, clock)))
 }
 
-type Last = ([u64; counter::COUNT as usize], Option<i32>, Vec<u32>);
+/// What the guard told.
+struct Told {
+    counters: [u64; counter::COUNT as usize],
+    status: Option<i32>,
+    leftovers: Vec<u32>,
+    lost_hooks: Vec<LostHook>,
+}
 
 impl Runner<'_> {
-    fn until_finished(&mut self) -> Result<Last, RunError> {
-        let mut counters = [0; counter::COUNT as usize];
-        let mut leftovers = Vec::new();
+    fn until_finished(&mut self) -> Result<Told, RunError> {
+        let mut told = Told {
+            counters: [0; counter::COUNT as usize],
+            status: None,
+            leftovers: Vec::new(),
+            lost_hooks: Vec::new(),
+        };
         let mut busy = false;
         loop {
             self.wait(busy);
@@ -122,8 +132,11 @@ impl Runner<'_> {
             self.flush();
             loop {
                 match self.link.guard.try_receive() {
-                    Ok(Some(Note::Counters(c))) => counters = c,
-                    Ok(Some(Note::Leftover { tgid })) => leftovers.push(tgid),
+                    Ok(Some(Note::Counters(c))) => told.counters = c,
+                    Ok(Some(Note::Leftover { tgid })) => told.leftovers.push(tgid),
+                    Ok(Some(Note::HookLost { hook })) => {
+                        told.lost_hooks.push(LostHook { hook, noticed_ns: self.clock.now().wall_ns });
+                    }
                     Ok(Some(Note::Final(f))) => {
                         // What was told about this connection before must be folded first.
                         self.drain_all();
@@ -132,7 +145,8 @@ impl Runner<'_> {
                     }
                     Ok(Some(Note::Finish { status })) => {
                         self.drain_all();
-                        return Ok((counters, status, leftovers));
+                        told.status = status;
+                        return Ok(told);
                     }
                     Ok(Some(Note::Go | Note::Done { .. })) => {}
                     Ok(None) => break,
@@ -260,12 +274,7 @@ impl Runner<'_> {
         }
     }
 
-    fn finish(
-        mut self,
-        counters: [u64; counter::COUNT as usize],
-        status: Option<i32>,
-        leftovers: Vec<u32>,
-    ) -> Result<(), RunError> {
+    fn finish(mut self, told: Told) -> Result<(), RunError> {
         self.flush();
         let deadline = Instant::now() + STORE;
         let (stored, mut dropped) = match &self.outputs.store {
@@ -283,13 +292,14 @@ impl Runner<'_> {
         }
         dropped.retain(|_, n| *n > 0);
         let last = Final {
-            status,
-            counters,
+            status: told.status,
+            counters: told.counters,
             received: self.received,
             undecoded: self.undecoded,
             stored,
             dropped,
-            leftovers,
+            leftovers: told.leftovers,
+            lost_hooks: told.lost_hooks,
             attached_ns: self.link.attached_ns,
             at: self.clock.now(),
         };

@@ -19,7 +19,7 @@ use trustrun_policy::Tables;
 
 pub(crate) use self::pins::reap_pins;
 use self::programs::{JUMPS, OBJECT};
-use crate::{Cgroup, GuardError, btf};
+use crate::{Cgroup, GuardError, btf, links::Watch};
 
 /// The kernel side of one session.
 #[derive(Debug)]
@@ -177,10 +177,12 @@ impl Loaded {
         Ok(())
     }
 
-    /// Whether every link is still attached, as far as the kernel tells.
-    #[must_use]
-    pub fn lost_links(&self) -> Vec<&'static str> {
-        self.links.iter().filter(|(_, link)| link.info().is_err()).map(|(name, _)| *name).collect()
+    /// What is to be watched of the links, which were attached to this cgroup.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked about one.
+    pub(crate) fn watch(&self, cgroup: u64) -> Result<Watch, GuardError> {
+        Watch::new(&self.links, cgroup)
     }
 
     /// Detaches everything, pins included.
