@@ -3,7 +3,9 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand};
-use trustrun_policy::{Policy, PolicyError};
+use trustrun_policy::PolicyError;
+
+use crate::trusted;
 
 /// Look at policies.
 #[derive(Debug, Args)]
@@ -29,7 +31,7 @@ enum PolicyCommand {
 pub(crate) fn run(args: &PolicyArgs) -> Result<ExitCode, PolicyError> {
     let PolicyCommand::Check { files } = &args.command;
     for file in files {
-        let p = Policy::load(file)?;
+        let p = trusted::look_at(file)?;
         let mode = if p.enforcing() { "enforcing" } else { "observing" };
         println!(
             "{}: policy {}, {} rules, default {}, {mode}",

@@ -98,6 +98,20 @@ pub struct PolicyRef {
     pub name: String,
     /// SHA-256 of the bytes that were compiled, lower-case hex.
     pub sha256: String,
+    /// The files that it was read from; none where it came from elsewhere.
+    #[serde(default)]
+    pub files: Vec<PolicyFile>,
+}
+
+/// A file that a policy was read from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyFile {
+    /// As it was named.
+    pub path: String,
+    /// Who owns it: whose word it is.
+    pub owner: u32,
+    /// SHA-256 of its bytes, lower-case hex.
+    pub sha256: String,
 }
 
 /// How the target's first process ended.

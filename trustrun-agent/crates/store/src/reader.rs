@@ -196,7 +196,11 @@ fn session(row: &Row<'_>) -> Result<SessionRow, StoreError> {
         state,
         command: json("command", &get::<String>(row, "command")?)?,
         user: get(row, "user")?,
-        policy: policy_name.map(|name| PolicyRef { name, sha256: policy_sha256.unwrap_or_default() }),
+        policy: policy_name.map(|name| PolicyRef {
+            name,
+            sha256: policy_sha256.unwrap_or_default(),
+            ..PolicyRef::default()
+        }),
         sensor: get(row, "sensor")?,
         assurance: word("assurance", &assurance, words::assurance(&assurance))?,
         host: get(row, "host")?,

@@ -175,10 +175,11 @@ fn facts(plan: &Plan) -> Facts {
         executable: plan.executable(),
         user: plan.identity.as_ref().map(|i| i.name.clone()).or(own).unwrap_or_default(),
         operator: operator(),
-        policy: plan
-            .policy
-            .as_ref()
-            .map(|p| trustrun_model::PolicyRef { name: p.name.clone(), sha256: p.sha256.clone() }),
+        policy: plan.policy.as_ref().map(|p| trustrun_model::PolicyRef {
+            name: p.name.clone(),
+            sha256: p.sha256.clone(),
+            files: plan.sources.clone(),
+        }),
         enforce: plan.enforce,
         no_pass: plan.args.best_effort.then(|| "--best-effort never passes".to_owned()),
         resolvers: plan.resolvers.addresses.iter().map(ToString::to_string).collect(),

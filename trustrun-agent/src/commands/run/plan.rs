@@ -9,12 +9,16 @@ use std::{
 
 use trustrun_common::Address;
 use trustrun_guard::{GuardError, Identity, Name};
-use trustrun_model::{Action, Untrusted};
+use trustrun_model::{Action, PolicyFile, Untrusted};
 use trustrun_policy::{Policy, PolicyError, Tables, TablesError};
 use trustrun_session::Resolvers;
 use trustrun_store::SessionId;
 
-use crate::{caller, commands::run::RunArgs};
+use crate::{
+    caller,
+    commands::run::RunArgs,
+    trusted::{self, TrustError},
+};
 
 /// Shortest life of a name's binding: resolvers with a TTL of 0 are common, and a program may take its time.
 pub(super) const DNS_GRACE: Duration = Duration::from_secs(60);
@@ -28,6 +32,9 @@ pub(crate) enum RunError {
     /// The policy is not usable.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// The policy is not usable, or does not count.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The policy is too large for the kernel.
     #[error(transparent)]
     Tables(#[from] TablesError),
@@ -60,6 +67,8 @@ pub(crate) struct Plan {
     pub(super) args: RunArgs,
     pub(super) session: SessionId,
     pub(super) policy: Option<Policy>,
+    /// Where the policy was read from.
+    pub(super) sources: Vec<PolicyFile>,
     pub(super) tables: Option<Tables>,
     /// Whether the kernel refuses.
     pub(super) enforce: bool,
@@ -75,7 +84,7 @@ impl Plan {
     /// # Errors
     /// If a policy is not usable or the user does not exist.
     pub(crate) fn new(args: RunArgs) -> Result<Self, RunError> {
-        let policy = policy(&args)?;
+        let (policy, sources) = policy(&args)?;
         let enforce = policy.as_ref().is_some_and(Policy::enforcing) && !args.observe;
         let tables = policy.as_ref().map(Policy::tables).transpose()?;
         let identity = identity(&args, enforce)?;
@@ -84,6 +93,7 @@ impl Plan {
         Ok(Self {
             session: SessionId::new(started_ns),
             policy,
+            sources,
             tables,
             enforce,
             identity,
@@ -133,19 +143,26 @@ fn is_executable(path: &Path) -> bool {
     path.is_file() && nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok()
 }
 
-fn policy(args: &RunArgs) -> Result<Option<Policy>, RunError> {
-    let loaded = args.policy.iter().map(Policy::load).collect::<Result<Vec<_>, _>>()?;
+fn policy(args: &RunArgs) -> Result<(Option<Policy>, Vec<PolicyFile>), RunError> {
+    let (loaded, sources) = args
+        .policy
+        .iter()
+        .map(|path| trusted::load(path))
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        .unzip::<_, _, Vec<_>, Vec<_>>();
     let merged = Policy::merge(loaded);
     if !args.strict {
-        return Ok(merged);
+        return Ok((merged, sources));
     }
-    Ok(Some(match merged {
+    let strict = match merged {
         Some(p) => {
             let default = p.default.max(Action::Block);
             p.with_default(default)
         }
         None => Policy::parse("--strict", b"version: 1\nname: strict\ndefault: block\n")?,
-    }))
+    };
+    Ok((Some(strict), sources))
 }
 
 /// Observing changes nothing: the command stays who we are. Enforcing runs it as the user behind sudo.

@@ -24,7 +24,7 @@ fn report(verdict: Verdict) -> Report {
             sensor: "ebpf".into(),
             assurance: Assurance::Enforced,
             policy: (verdict != Verdict::Observed)
-                .then(|| PolicyRef { name: "cohort-notebook".into(), sha256: String::new() }),
+                .then(|| PolicyRef { name: "cohort-notebook".into(), ..PolicyRef::default() }),
             started_at: String::new(),
             ended_at: String::new(),
             exit: Exit { code: Some(0), signal: None },
@@ -255,7 +255,7 @@ fn hostile() -> Report {
     let mut report = report(Verdict::Fail);
     report.session.command = vec![evil.into()];
     report.session.sensor = evil.into();
-    report.session.policy = Some(PolicyRef { name: evil.into(), sha256: evil.into() });
+    report.session.policy = Some(PolicyRef { name: evil.into(), sha256: evil.into(), ..PolicyRef::default() });
     for n in 0..500 {
         let mut to = destination(Some(&format!("{evil}{n}")), "198.51.100.7:443", Action::Alert, 1, evil);
         to.processes = vec![Process { pid: n, exe: format!("/{evil}"), argv: vec![evil.repeat(100)] }];

@@ -23,7 +23,7 @@ pub(crate) fn start(id: &str) -> SessionStart {
         started_ns: 1_795_211_734_000_000_000,
         command: vec!["curl".into(), "https://example.org/".into()],
         user: "analyst".into(),
-        policy: Some(trustrun_model::PolicyRef { name: "cohort".into(), sha256: "ab".into() }),
+        policy: Some(trustrun_model::PolicyRef { name: "cohort".into(), sha256: "ab".into(), ..Default::default() }),
         sensor: "ebpf".into(),
         assurance: Assurance::Enforced,
         host: "lab".into(),
