@@ -32,6 +32,8 @@ const FOR_TESTS: &[(Sign, &str)] = &[
     // Statically linked: a resolver that is not glibc's, and a file system that needs nothing else.
     (Sign::Program("busybox"), "busybox-static"),
     (Sign::Program("ip"), "iproute2"),
+    // Rewritten addresses, as in containers.
+    (Sign::Program("nft"), "nftables"),
 ];
 
 /// Sees to it that the tests find the programs they drive. True when all are there; where they cannot be installed, says

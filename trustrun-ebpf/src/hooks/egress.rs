@@ -228,8 +228,20 @@ fn first_datagram(ctx: &SkBuffContext, s: *mut Scratch, p: &Packet, cookie: u64,
         return datagram(ctx, s, p, st, known, config);
     }
     if !connected {
-        // Each datagram passed sendmsg with its own decision; this one's address was rewritten behind it.
-        return st.flags & SOCKET_SENDS != 0 || other(s, p, cookie, config);
+        if st.flags & SOCKET_SENDS == 0 {
+            return other(s, p, cookie, config);
+        }
+        // Each datagram passed sendmsg with its own decision; this one's address was rewritten behind it. It counts for
+        // where the socket sent to last, which is no judge: another thread may have sent since.
+        // SAFETY: as above, and a live map value.
+        unsafe {
+            (*s).peer.peer = st.peer;
+            (*s).peer.port = st.port;
+            if let Some(known) = DATAGRAMS.get_ptr_mut(key) {
+                add(&raw mut (*known).sent, p.length as u64);
+            }
+        }
+        return true;
     }
     if !here {
         // Rewritten: the decision is about what the program said.

@@ -1,11 +1,12 @@
 //! What can be chosen about a lab before it starts.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::defaults;
 use crate::dns::{Entry, Zone};
 use crate::error::LabError;
 use crate::lab::Lab;
+use crate::net::Rewrite;
 
 /// Choices for a lab. All have the defaults of the standard lab.
 #[derive(Clone, Debug)]
@@ -18,6 +19,7 @@ pub struct LabBuilder {
     pub(crate) search: Vec<String>,
     pub(crate) options: Vec<String>,
     pub(crate) mtu: u32,
+    pub(crate) rewrites: Vec<Rewrite>,
 }
 
 impl Default for LabBuilder {
@@ -31,6 +33,7 @@ impl Default for LabBuilder {
             search: Vec::new(),
             options: vec!["timeout:2".into(), "attempts:2".into()],
             mtu: 1500,
+            rewrites: Vec::new(),
         }
     }
 }
@@ -65,7 +68,9 @@ impl LabBuilder {
     #[must_use]
     pub fn resolvers(mut self, resolvers: &[IpAddr]) -> Self {
         for resolver in resolvers {
-            self = self.address(*resolver);
+            if !resolver.is_loopback() {
+                self = self.address(*resolver);
+            }
             if !self.resolvers.contains(resolver) {
                 self.resolvers.push(*resolver);
             }
@@ -93,6 +98,24 @@ impl LabBuilder {
     pub fn mtu(mut self, mtu: u32) -> Self {
         self.mtu = mtu;
         self
+    }
+
+    /// What programs send to `from`, over TCP and UDP, arrives at `to` (DNAT): a container's resolver, a cluster's
+    /// service. A resolver that is rewritten answers at `to` and not at `from`. Needs the program `nft` and a kernel
+    /// with NAT.
+    #[must_use]
+    pub fn rewrite(mut self, from: SocketAddr, to: SocketAddr) -> Self {
+        for address in [from.ip(), to.ip()].into_iter().filter(|a| !a.is_loopback()) {
+            self = self.address(address);
+        }
+        self.rewrites.push((from, to));
+        self
+    }
+
+    /// Where name servers listen.
+    pub(crate) fn name_servers(&self) -> Vec<SocketAddr> {
+        let asked = self.resolvers.iter().map(|ip| SocketAddr::new(*ip, defaults::DNS_PORT));
+        asked.map(|a| self.rewrites.iter().find(|(from, _)| *from == a).map_or(a, |(_, to)| *to)).collect()
     }
 
     /// Starts it.

@@ -52,6 +52,8 @@ pub const MULTICAST_V6: Ipv6Addr = Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 0, 0x123
 pub const HTTP_PORTS: [u16; 2] = [80, 8080];
 /// Ports with HTTPS, on every address.
 pub const HTTPS_PORTS: [u16; 2] = [443, 8443];
+/// Name servers.
+pub(crate) const DNS_PORT: u16 = 53;
 /// TCP and UDP echo (RFC 862), on every address.
 pub const ECHO_PORT: u16 = 7;
 /// TCP sinks: discard (RFC 863) and where DNS over TLS would be.

@@ -21,7 +21,7 @@ use crate::dns::Dns;
 use crate::error::LabError;
 use crate::git;
 use crate::http::{self, Authority, Site};
-use crate::net::{EtcFiles, Identity, MountNs, NetNs, Plan, enter_before_exec};
+use crate::net::{EtcFiles, Identity, MountNs, NetNs, Plan, enter_before_exec, rewrite};
 use crate::proxy::{self, Upstream};
 use crate::service::{Conn, EndOfPool, PROBE, PROBE_V6, Pool, echo, serve_tcp, serve_udp, sink};
 use crate::support::wait_until;
@@ -77,6 +77,7 @@ impl Lab {
 
     pub(crate) fn from_builder(builder: LabBuilder) -> Result<Self, LabError> {
         let resolv_conf = builder.resolv_conf();
+        let name_servers = builder.name_servers();
         let plan = Plan {
             client: CLIENT,
             v4: builder.v4.iter().copied().chain([PROBE]).collect(),
@@ -86,6 +87,9 @@ impl Lab {
             mtu: builder.mtu,
         };
         let netns = NetNs::create(&plan)?;
+        if !builder.rewrites.is_empty() {
+            rewrite(&netns, &builder.rewrites)?;
+        }
         let addresses: Vec<IpAddr> =
             builder.v4.iter().map(|a| IpAddr::from(*a)).chain(builder.v6.iter().map(|a| IpAddr::from(*a))).collect();
         let authority = Authority::create(&addresses)?;
@@ -105,14 +109,14 @@ impl Lab {
             www,
             folder,
         };
-        lab.serve(&builder.resolvers, authority)?;
+        lab.serve(&name_servers, authority)?;
         Ok(lab)
     }
 
-    fn serve(&self, resolvers: &[IpAddr], authority: Authority) -> Result<(), LabError> {
+    fn serve(&self, name_servers: &[SocketAddr], authority: Authority) -> Result<(), LabError> {
         let pool = &self.end.0;
-        for resolver in resolvers.iter().filter(|resolver| resolver.is_ipv4() || self.netns.ipv6()) {
-            self.dns.serve(pool, &self.netns, *resolver)?;
+        for address in name_servers.iter().filter(|address| address.is_ipv4() || self.netns.ipv6()) {
+            self.dns.serve(pool, &self.netns, *address)?;
         }
         let site = Site { dns: self.dns.clone(), www: self.www.clone(), stop: pool.stop() };
         let authority = Arc::new(authority);

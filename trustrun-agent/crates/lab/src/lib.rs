@@ -14,7 +14,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Nothing here knows the rest of TrustRun, and nothing here needs a tool such as `ip`.
+//! Nothing here knows the rest of TrustRun, and nothing but [`LabBuilder::rewrite`] needs a tool such as `ip`.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("the lab is made of Linux namespaces; build it on Linux only");

@@ -9,14 +9,13 @@ use super::answer::{Plan, plan};
 use super::forgery::Via;
 use super::zone::{Entry, Zone, canonical};
 use crate::arrivals::{Arrivals, Service};
-use crate::defaults::EVIL;
+use crate::defaults::{DNS_PORT, EVIL};
 use crate::error::LabError;
 use crate::net::NetNs;
 use crate::service::{Conn, Pool, lock, receive_from, serve_tcp, udp_socket, wake};
 
 /// Beyond this many queries, new ones are only counted.
 const MAX_QUERIES: usize = 400_000;
-const PORT: u16 = 53;
 
 /// How a query came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -140,8 +139,7 @@ impl Dns {
     }
 
     /// Answers on port 53 of `resolver`, over UDP and TCP.
-    pub(crate) fn serve(&self, pool: &Arc<Pool>, netns: &NetNs, resolver: IpAddr) -> Result<(), LabError> {
-        let address = SocketAddr::new(resolver, PORT);
+    pub(crate) fn serve(&self, pool: &Arc<Pool>, netns: &NetNs, address: SocketAddr) -> Result<(), LabError> {
         let failed = |source| LabError::Listen { what: "DNS", address, source };
         let socket = Arc::new(udp_socket(pool, netns, "DNS", address)?);
         socket.set_read_timeout(Some(Duration::from_millis(500))).map_err(failed)?;
@@ -211,7 +209,7 @@ fn send(socket: &UdpSocket, address: SocketAddr, to: SocketAddr, plan: &Plan) {
         let _ = match via {
             Via::Resolver => socket.send_to(packet, to),
             Via::OtherPort => UdpSocket::bind((address.ip(), 0)).and_then(|other| other.send_to(packet, to)),
-            Via::OtherAddress => UdpSocket::bind((EVIL, PORT)).and_then(|other| other.send_to(packet, to)),
+            Via::OtherAddress => UdpSocket::bind((EVIL, DNS_PORT)).and_then(|other| other.send_to(packet, to)),
         };
     }
     if let Some(answer) = &plan.honest {
