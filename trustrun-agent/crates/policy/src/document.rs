@@ -1,6 +1,9 @@
 //! The text of a policy to a [`Policy`]: the keys, and what each may hold.
 
-use std::path::Path;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 use serde_yaml::{Location, Spanned};
@@ -10,6 +13,7 @@ use crate::{
     Fault, Pattern, Policy, PolicyError, Private, Rule,
     pattern::shown,
     policy::sha256,
+    socket_path,
     suggest::nearest,
     yaml::{self, place},
 };
@@ -23,6 +27,7 @@ struct Document {
     description: Option<Spanned<String>>,
     default: Option<Spanned<String>>,
     capture: Option<Spanned<String>>,
+    unix_sockets: Option<Vec<Spanned<String>>>,
     rules: Option<Vec<Spanned<RawRule>>>,
 }
 
@@ -75,6 +80,7 @@ fn build(text: &Text<'_>, document: Document, sha256: String) -> Result<Policy, 
         description: document.description.map(|d| d.value),
         sha256,
         default: action(text, &default)?,
+        unix_sockets: unix_sockets(text, document.unix_sockets)?,
         rules: rules.collect::<Result<_, _>>()?,
     })
 }
@@ -153,6 +159,14 @@ fn check_capture(text: &Text<'_>, capture: Option<Spanned<String>>) -> Result<()
         other => Fault::Capture { meant: nearest(other, &["metadata"]), found },
     };
     Err(text.fault(capture.referenced, fault))
+}
+
+fn unix_sockets(text: &Text<'_>, paths: Option<Vec<Spanned<String>>>) -> Result<BTreeSet<PathBuf>, PolicyError> {
+    let one = |path: Spanned<String>| {
+        socket_path::parse(&path.value)
+            .map_err(|why| text.fault(path.referenced, Fault::SocketPath { found: shown(&path.value), why }))
+    };
+    paths.unwrap_or_default().into_iter().map(one).collect()
 }
 
 fn action(text: &Text<'_>, word: &Spanned<String>) -> Result<Action, PolicyError> {

@@ -63,6 +63,8 @@ impl fmt::Display for Place {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say what the fields hold")]
 pub enum Fault {
+    #[error("`{found}` is no path of a socket: {why}, such as `/run/postgresql/.s.PGSQL.5432`")]
+    SocketPath { found: String, why: &'static str },
     #[error("the policy is empty: wanted at least `version: 1`, `default: block` and `rules:`")]
     Empty,
     #[error("the policy is not UTF-8 text: octet {octet:#04x} begins no character; save it as UTF-8")]

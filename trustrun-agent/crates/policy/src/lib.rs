@@ -15,6 +15,7 @@ mod policy;
 mod ports;
 mod private;
 mod query;
+mod socket_path;
 mod suggest;
 mod tables;
 mod targets;

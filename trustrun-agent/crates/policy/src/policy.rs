@@ -1,6 +1,9 @@
 //! A policy as plain data.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use sha2::{Digest, Sha256};
 use trustrun_model::Action;
@@ -39,6 +42,8 @@ pub struct Policy {
     pub sha256: String,
     /// What happens where no rule matches.
     pub default: Action,
+    /// Sockets of services outside, or folders of them, that a command under an enforcing policy finds: absolute paths.
+    pub unix_sockets: BTreeSet<PathBuf>,
     /// The rules; a [`RuleIndex`] is an index into them.
     pub rules: Vec<Rule>,
 }
@@ -63,12 +68,20 @@ impl Policy {
         digests.sort();
         let name = distinct.values().map(|p| p.name.as_str()).collect::<Vec<_>>().join("+");
         let default = distinct.values().map(|p| p.default).max()?;
+        let unix_sockets = distinct.values().flat_map(|p| p.unix_sockets.iter().cloned()).collect();
         let rules = distinct.into_values().flat_map(|policy| {
             let prefix = policy.name;
             policy.rules.into_iter().map(move |rule| Rule { name: format!("{prefix}/{}", rule.name), ..rule })
         });
         let rules = rules.collect();
-        Some(Self { name, description: None, sha256: sha256(digests.concat().as_bytes()), default, rules })
+        Some(Self {
+            name,
+            description: None,
+            sha256: sha256(digests.concat().as_bytes()),
+            default,
+            unix_sockets,
+            rules,
+        })
     }
 
     /// The same rules with another default, for `--strict`. The digest stays that of the text.

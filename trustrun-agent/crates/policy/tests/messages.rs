@@ -30,7 +30,7 @@ fn keys() {
     refused(
         "version: 1\ndefualt: block\n",
         "2:1: unknown key `defualt`: wanted one of version, name, description, \
-        default, capture, rules; did you mean `default`?",
+        default, capture, unix_sockets, rules; did you mean `default`?",
     );
     refused(
         "version: 1\ndefault: block\nrules:\n  - alow: [\"a.b\"]\n",
@@ -80,6 +80,15 @@ fn keys_of_later_versions_are_refused_rather_than_ignored() {
             &format!("5:5: `{key}` is not yet supported in this version: leave it out, as it would not be followed"),
         );
     }
+    refused(
+        "version: 1\ndefault: block\nunix_sockets: [/tmp/x, run/y]\n",
+        "3:24: `run/y` is no path of a socket: it has to begin with `/`, such as `/run/postgresql/.s.PGSQL.5432`",
+    );
+    refused(
+        "version: 1\ndefault: block\nunix_sockets:\n  - /run\n",
+        "4:5: `/run` is no path of a socket: it would let every service in: name the sockets, or a folder with few of \
+        them, such as `/run/postgresql/.s.PGSQL.5432`",
+    );
     refused(
         "version: 1\ndefault: block\ncapture: full\n",
         "3:10: capture `full` is not yet supported in this version: \
