@@ -147,7 +147,7 @@ fn strict_refuses_whatever_no_rule_allows() {
     let Some(case) = Case::new() else { return };
     let far = FarEnd::new();
     for text in [None, Some("version: 1\ndefault: allow\n")] {
-        let case = Case::anyone().with(&["--strict"]);
+        let case = Case::anyone().with(&["--strict", "--run-as", "nobody"]);
         let case = if let Some(text) = text { case.policy(text) } else { case };
         assert_ne!(case.sh(&far.connect()).status.code(), Some(0));
     }

@@ -1,6 +1,7 @@
 //! `trustrun run -- CMD`: see, judge and refuse a command's connections.
 
 mod act;
+mod doors;
 mod plan;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -15,7 +16,7 @@ pub(crate) struct RunArgs {
     /// A policy file; several are composed, the most severe default wins.
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Vec<PathBuf>,
-    /// Refuse whatever no rule allows, whatever the policy's default.
+    /// Refuse whatever no rule allows, whatever the policy's default, and start nothing unless every lock holds.
     #[arg(long, conflicts_with_all = ["observe", "best_effort"])]
     pub(crate) strict: bool,
     /// Judge, but refuse nothing.

@@ -42,6 +42,10 @@ impl Hierarchy {
 
 /// One line of a mountinfo text.
 pub(crate) struct Mount<'a> {
+    /// The file system's device, `major:minor`.
+    pub(crate) device: &'a str,
+    /// What of that file system is mounted.
+    pub(crate) root: String,
     /// The mount point.
     pub(crate) place: String,
     /// Options of the mount itself, with commas.
@@ -54,8 +58,14 @@ pub(crate) struct Mount<'a> {
 pub(crate) fn mounts(text: &str) -> impl Iterator<Item = Mount<'_>> {
     text.lines().filter_map(|line| {
         let (mount, after) = line.split_once(" - ")?;
-        let mut words = mount.split(' ').skip(4);
-        Some(Mount { place: unescape(words.next()?), options: words.next()?, kind: after.split(' ').next()? })
+        let mut words = mount.split(' ').skip(2);
+        Some(Mount {
+            device: words.next()?,
+            root: unescape(words.next()?),
+            place: unescape(words.next()?),
+            options: words.next()?,
+            kind: after.split(' ').next()?,
+        })
     })
 }
 

@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io::{Read as _, Write as _},
     os::{
-        fd::{AsFd as _, OwnedFd},
+        fd::AsFd as _,
         unix::ffi::{OsStrExt as _, OsStringExt as _},
     },
     path::PathBuf,
@@ -23,7 +23,11 @@ use nix::{
     unistd::{Gid, Pid, Uid, getppid, getsid, initgroups, pipe2, setresgid, setresuid},
 };
 
-use crate::{Cgroup, Channel, GuardError, locks, sys};
+use crate::{
+    Cgroup, Channel, GuardError,
+    locks::{Applying, Held, Locks, Subject, Wanted},
+    sys,
+};
 
 /// Who the child runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,8 +79,8 @@ pub struct Launch {
     pub environment: Vec<(OsString, OsString)>,
     /// Whom to become; `None` to stay who we are.
     pub identity: Option<Identity>,
-    /// Whether to apply the locks of an enforcing policy.
-    pub locked: bool,
+    /// The locks of an enforcing policy; none where nothing is refused.
+    pub locks: Option<(Subject, Wanted)>,
 }
 
 /// How the child ended.
@@ -116,9 +120,12 @@ pub struct Child {
     pid: Pid,
     /// Set if the program could not be executed: the code that a shell would exit with.
     failed: Option<(i32, String)>,
+    held: Held,
     signals: SignalFd,
 }
 
+/// What the child tells before the program runs: the locks that it holds, in eight bytes.
+const STEP_HELD: u8 = 3;
 /// A step that failed in the child before the program ran.
 const STEP_LOCKS: u8 = 1;
 const STEP_EXEC: u8 = 2;
@@ -139,7 +146,7 @@ impl Child {
     pub fn start(launch: &Launch, cgroup: Option<&Cgroup>) -> Result<Self, GuardError> {
         let arguments = launch.command.iter().map(c_string).collect::<Result<Vec<_>, _>>()?;
         let environment = environment(launch)?;
-        let filter = if launch.locked { Some(locks::filter()?) } else { None };
+        let locks = launch.locks.clone().map(|(subject, wanted)| Locks::prepare(subject, wanted)).transpose()?;
         // Who ignores it cannot wait for its child.
         let ignored_sigchld = sys::default_action(Signal::SIGCHLD);
         // Blocked before the fork, so that none is lost between.
@@ -161,8 +168,8 @@ impl Child {
                 drop(read);
                 let words = (&*arguments, &*environment);
                 let enter = cgroup.filter(|_| !inside);
-                let (step, why) = run(launch, enter, filter.as_ref(), words, (&before, ignored_sigchld), &write);
                 let mut pipe = File::from(write);
+                let (step, why) = run(launch, enter, locks.as_ref(), words, (&before, ignored_sigchld), &mut pipe);
                 let _ = pipe.write_all(&[&[step], why.as_bytes()].concat());
                 sys::leave(if step == STEP_EXEC && why == errno_text(Errno::ENOENT) { 127 } else { 126 })
             }
@@ -173,7 +180,8 @@ impl Child {
                 // Ends when the program runs (close on exec) or the child is gone.
                 let _ = File::from(read).read_to_end(&mut said);
                 let name = launch.command.first().map(|c| c.to_string_lossy().into_owned()).unwrap_or_default();
-                Ok(Self { pid, failed: failure(&said, &name), signals })
+                let (held, said) = held(&said);
+                Ok(Self { pid, failed: failure(said, &name), held, signals })
             }
         }
     }
@@ -182,6 +190,12 @@ impl Child {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.pid.as_raw().unsigned_abs()
+    }
+
+    /// The locks that it holds; none where it was to have none.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        self.held
     }
 
     /// Why the program was not executed, if it was not: the code that a shell exits with, and the reason.
@@ -280,13 +294,20 @@ fn under_job_control() -> bool {
 
 fn environment(launch: &Launch) -> Result<Vec<CString>, GuardError> {
     let mut out = Vec::new();
-    let replaced: Vec<(OsString, OsString)> = launch.identity.as_ref().map_or_else(Vec::new, |i| {
+    let mut replaced: Vec<(OsString, OsString)> = launch.identity.as_ref().map_or_else(Vec::new, |i| {
         vec![
             ("HOME".into(), i.home.clone().into_os_string()),
             ("USER".into(), i.name.clone().into()),
             ("LOGNAME".into(), i.name.clone().into()),
         ]
     });
+    let runtime = OsString::from("XDG_RUNTIME_DIR");
+    if let Some((subject, _)) = launch.locks.as_ref().filter(|_| launch.identity.is_some())
+        && launch.environment.iter().any(|(k, _)| *k == runtime)
+    {
+        // Another's would not be there.
+        replaced.push((runtime, format!("/run/user/{}", subject.uid).into()));
+    }
     let kept = launch.environment.iter().filter(|(k, _)| !replaced.iter().any(|(r, _)| r == k));
     for (key, value) in kept.chain(&replaced) {
         let mut pair = key.clone();
@@ -302,24 +323,25 @@ fn environment(launch: &Launch) -> Result<Vec<CString>, GuardError> {
 fn run(
     launch: &Launch,
     cgroup: Option<&Cgroup>,
-    filter: Option<&locks::Filters>,
+    locks: Option<&Locks>,
     (arguments, environment): (&[CString], &[CString]),
     (mask, ignored_sigchld): (&SigSet, bool),
-    report: &OwnedFd,
+    report: &mut File,
 ) -> (u8, String) {
-    let stays_root = launch.identity.as_ref().map_or(Uid::effective().is_root(), |i| i.uid == 0);
     let prepared = cgroup
         .map_or(Ok(()), |c| Cgroup::enter(&c.path))
         .map_err(|e| format!("entering the session's cgroup: {e}"))
-        .and_then(|()| if filter.is_some() { locks::seal_kernel_files(stays_root) } else { Ok(()) })
-        .and_then(|()| if filter.is_some() { locks::drop_capabilities() } else { Ok(()) })
-        .and_then(|()| become_user(launch.identity.as_ref()))
-        .and_then(|()| filter.map_or(Ok(()), locks::apply));
-    if let Err(why) = prepared {
-        return (STEP_LOCKS, why);
-    }
-    if launch.locked {
-        sys::close_from(3, report);
+        .and_then(|()| locks.map(Locks::as_root).transpose())
+        .and_then(|applying| become_user(launch.identity.as_ref()).map(|()| applying))
+        .and_then(|applying| applying.map(Applying::into_user).transpose());
+    match prepared {
+        Err(why) => return (STEP_LOCKS, why),
+        Ok(Some(held)) => {
+            // Unread, there is no lock that anybody may claim.
+            let _ = report.write_all(&[&[STEP_HELD][..], &held.0.to_ne_bytes()].concat());
+            sys::close_from(3, report);
+        }
+        Ok(None) => {}
     }
     sys::restore_signals(mask, ignored_sigchld);
     let Some(program) = arguments.first() else { return (STEP_EXEC, "no command".into()) };
@@ -348,6 +370,14 @@ fn become_user(identity: Option<&Identity>) -> Result<(), String> {
 
 fn errno_text(e: Errno) -> String {
     e.desc().into()
+}
+
+/// The locks that the child told of, and what it said after that.
+fn held(said: &[u8]) -> (Held, &[u8]) {
+    match said.split_first().and_then(|(step, rest)| Some((*step, rest.split_first_chunk::<8>()?))) {
+        Some((STEP_HELD, (bits, rest))) => (Held::known(u64::from_ne_bytes(*bits)), rest),
+        _ => (Held::default(), said),
+    }
 }
 
 /// What the child wrote before it ended, as a shell would put it.

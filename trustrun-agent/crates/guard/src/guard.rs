@@ -110,6 +110,12 @@ pub enum Outcome {
 }
 
 impl Guard {
+    /// Tells the engine which locks the child holds.
+    pub fn locked(&self, child: &Child) {
+        // A guard that is gone is told of at the end.
+        let _ = self.channel.order(Order::Locked { held: child.held().0 });
+    }
+
     /// Tells the guard that the child ended, and waits for the session's end: until then a signal to this process
     /// ends the wait for what outlives the child.
     #[must_use]

@@ -21,7 +21,7 @@ mod guard;
 mod links;
 #[cfg(feature = "ebpf")]
 mod load;
-mod locks;
+pub mod locks;
 mod message;
 #[cfg(feature = "ebpf")]
 mod selftest;

@@ -73,6 +73,11 @@ pub enum Order {
         /// Seconds.
         ttl: u32,
     },
+    /// Foreground: the child took these locks upon itself.
+    Locked {
+        /// Bits of `locks::Held`.
+        held: u64,
+    },
     /// Foreground: the child ended with this wait status.
     Ended {
         /// As wait(2) encodes it.
@@ -114,6 +119,11 @@ pub enum Note {
     HookLost {
         /// Its place in [`trustrun_common::HOOK_NAMES`].
         hook: u32,
+    },
+    /// To the engine: the locks that the child holds.
+    Locked {
+        /// Bits of `locks::Held`.
+        held: u64,
     },
     /// To the engine: make the report.
     Finish {
@@ -184,6 +194,7 @@ impl Order {
                 m
             }
             Self::End { tgid } => words(6, &[tgid.into()]),
+            Self::Locked { held } => words(7, &[held]),
             Self::Ended { status } => words(5, &[u64::from(status.cast_unsigned())]),
         }
     }
@@ -208,6 +219,7 @@ impl Order {
             },
             5 => Self::Ended { status: u32::try_from(w[1]).ok()?.cast_signed() },
             6 => Self::End { tgid: u32::try_from(w[1]).ok().filter(|t| *t > 1)? },
+            7 => Self::Locked { held: w[1] },
             _ => return None,
         })
     }
@@ -229,6 +241,7 @@ impl Note {
             }
             Self::Done { reported } => words(6, &[u64::from(reported)]),
             Self::HookLost { hook } => words(7, &[hook.into()]),
+            Self::Locked { held } => words(8, &[held]),
         }
     }
 
@@ -248,6 +261,7 @@ impl Note {
             5 => Self::Finish { status: (w[1] == 1).then(|| (w[2] as u32).cast_signed()) },
             6 => Self::Done { reported: w[1] == 1 },
             7 => Self::HookLost { hook: u32::try_from(w[1]).ok()? },
+            8 => Self::Locked { held: w[1] },
             _ => return None,
         })
     }
@@ -268,6 +282,7 @@ mod tests {
             Order::Destroy { flow, local: a, peer: b },
             Order::Bind { address: "1.2.3.4".parse().unwrap(), name: Name::new("Api.test").unwrap(), ttl: 60 },
             Order::Ended { status: -1 },
+            Order::Locked { held: 5 },
         ] {
             assert_eq!(Order::from_bytes(&o.to_bytes()), Some(o));
         }
@@ -282,6 +297,7 @@ mod tests {
             Note::Finish { status: None },
             Note::Finish { status: Some(9) },
             Note::Done { reported: true },
+            Note::Locked { held: 1 << 40 },
         ] {
             assert_eq!(Note::from_bytes(&n.to_bytes()), Some(n));
         }

@@ -204,6 +204,7 @@ impl Session {
             if ready.get(2) == Some(&true) {
                 match self.foreground.read(MsgFlags::empty()).and_then(|(b, n)| Order::from_bytes(b.get(..n)?)) {
                     Some(Order::Ended { status }) => return Some(status),
+                    Some(Order::Locked { held }) => drop(self.engine.note(Note::Locked { held })),
                     _ => foreground = false,
                 }
             }
@@ -258,7 +259,11 @@ impl Session {
                 // Gone already, or a kernel without it: then the client waits for its own timeout.
                 let _ = crate::destroy::destroy(flow.cookie, local, peer);
             }
-            Some(Order::Ready | Order::Bind { .. } | Order::End { .. } | Order::Ended { .. }) | None => {}
+            // The locks are the foreground process's to tell.
+            Some(
+                Order::Ready | Order::Bind { .. } | Order::End { .. } | Order::Ended { .. } | Order::Locked { .. },
+            )
+            | None => {}
         }
         true
     }

@@ -4,7 +4,7 @@
 use std::{
     ffi::{CStr, CString},
     io,
-    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
 use nix::{
@@ -94,7 +94,7 @@ pub(crate) fn release_pipes() {
 }
 
 /// Closes every descriptor from `first` on except `keep`.
-pub(crate) fn close_from(first: RawFd, keep: &OwnedFd) {
+pub(crate) fn close_from(first: RawFd, keep: &impl AsRawFd) {
     let keep = keep.as_raw_fd();
     for (from, to) in [(first, keep - 1), (keep + 1, RawFd::MAX)] {
         if from <= to {

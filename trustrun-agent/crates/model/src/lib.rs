@@ -18,8 +18,8 @@ pub use observation::{
     ClaimSource, Decided, Fact, Flow, LookupRefusal, Observation, ProcessId, Reason, SensorKind, Transport,
 };
 pub use report::{
-    Counters, Coverage, Destination, Exit, Gap, Hook, Limit, Operator, PolicyFile, PolicyRef, Process, QueryRecord,
-    Report, SCHEMA, SelfTest, SessionInfo, ToolInfo, Violation,
+    Counters, Coverage, Destination, Exit, Gap, Hook, Limit, LockState, Operator, PolicyFile, PolicyRef, Process,
+    QueryRecord, Report, SCHEMA, SelfTest, SessionInfo, ToolInfo, Violation,
 };
 pub use text::{Untrusted, inert_json};
 pub use verdict::{Assurance, Verdict, judge};

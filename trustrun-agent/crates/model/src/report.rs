@@ -132,6 +132,24 @@ pub struct Coverage {
     pub self_test: SelfTest,
     /// The resolvers whose answers were believed.
     pub resolvers: Vec<String>,
+    /// The command's own locks under an enforcing policy; none where nothing is refused.
+    #[serde(default)]
+    pub locks: Vec<LockState>,
+}
+
+/// One lock of an enforcing session, and whether the command was under it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockState {
+    /// A short stable word (`private-run`, `seccomp`).
+    pub name: String,
+    /// What it closes, for a person.
+    pub closes: String,
+    /// Whether the command was under it from its first instruction on.
+    pub held: bool,
+    /// Why not, where it was not.
+    pub reason: Option<String>,
+    /// What of the command met it, as far as that is known.
+    pub refused: Vec<String>,
 }
 
 /// One attached hook.

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use trustrun_common::{HOOK_NAMES, counter};
+use trustrun_guard::locks::Held;
 use trustrun_model::{
-    Assurance, Counters, Coverage, Exit, Hook, Instants, Limit, Operator, PolicyRef, Report, SCHEMA, SelfTest,
-    SensorKind, SessionInfo, Verdict, judge, rfc3339,
+    Assurance, Counters, Coverage, Exit, Hook, Instants, Limit, LockState, Operator, PolicyRef, Report, SCHEMA,
+    SelfTest, SensorKind, SessionInfo, Verdict, judge, rfc3339,
 };
 use trustrun_observe::Clock;
 
@@ -28,6 +29,12 @@ pub struct Facts {
     pub policy: Option<PolicyRef>,
     /// Whether the kernel refuses.
     pub enforce: bool,
+    /// The command's locks as far as this host can hold them; none where nothing is refused.
+    pub locks: Vec<LockState>,
+    /// What leads around the session by the operator's own choice: standard descriptors, sockets that the policy lets in.
+    pub doors: Vec<Limit>,
+    /// What the command was given whose traffic cannot be seen.
+    pub from_outside: Vec<String>,
     /// A mode that can never pass, and why (`--best-effort`).
     pub no_pass: Option<String>,
     /// Resolvers whose answers are believed.
@@ -37,10 +44,20 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// What kind of looking it is. `contained` needs every lock of doctor's list, which no session claims yet.
+    /// What kind of looking it is, before it is known which locks the command took upon itself.
     #[must_use]
     pub fn assurance(&self) -> Assurance {
         if self.enforce { Assurance::Enforced } else { Assurance::Observed }
+    }
+
+    /// The locks that the command was under: those that this host can hold and that it told of itself.
+    fn locks(&self, held: Held) -> Vec<LockState> {
+        let locks = self.locks.iter().enumerate().map(|(place, lock)| {
+            let held = lock.held && held.has(place);
+            let reason = lock.reason.clone().or_else(|| (!held).then(|| "the command did not come under it".into()));
+            LockState { held, reason: reason.filter(|_| !held), ..lock.clone() }
+        });
+        locks.collect()
     }
 }
 
@@ -72,6 +89,8 @@ pub struct Final {
     pub leftovers: Vec<u32>,
     /// Hooks that somebody else took off or changed.
     pub lost_hooks: Vec<LostHook>,
+    /// The locks that the command told that it is under.
+    pub held: Held,
     /// When the hooks were attached, nanoseconds since the epoch.
     pub attached_ns: i64,
     /// Now.
@@ -92,6 +111,7 @@ pub fn unwatched(facts: &Facts, status: i32, gap: &'static str, why: &str) -> Re
         dropped: BTreeMap::new(),
         leftovers: Vec::new(),
         lost_hooks: Vec::new(),
+        held: Held::default(),
         attached_ns: at.wall_ns,
         at,
     };
@@ -108,7 +128,7 @@ pub fn unwatched(facts: &Facts, status: i32, gap: &'static str, why: &str) -> Re
     let mut report = engine.finish(facts, &last);
     report.verdict = Verdict::Incomplete;
     report.session.assurance = Assurance::Observed;
-    report.coverage = Coverage { hooks: Vec::new(), self_test: SelfTest::None, resolvers: Vec::new() };
+    report.coverage = Coverage::default();
     report
 }
 
@@ -128,6 +148,9 @@ impl Engine {
         if last.status.is_none() {
             self.ledger.gap("foreground-lost", 1, || "the process that waited for the command was lost".into());
         }
+        for what in &facts.from_outside {
+            self.ledger.gap("socket-from-outside", 1, || what.clone());
+        }
         if let Some(why) = &facts.no_pass {
             self.ledger.gap("best-effort", 1, || why.clone());
         }
@@ -135,18 +158,21 @@ impl Engine {
         let breaches = self.ledger.breaches;
         let rows = self.ledger.into_rows();
         let gaps = rows.gaps.iter().map(|g| g.count).sum();
-        let verdict = judge(facts.policy.is_some(), breaches, gaps, facts.assurance());
+        let coverage = coverage(facts, last);
+        let contained = !coverage.locks.is_empty() && coverage.locks.iter().all(|l| l.held);
+        let assurance = if contained { Assurance::Contained } else { facts.assurance() };
+        let verdict = judge(facts.policy.is_some(), breaches, gaps, assurance);
         Report {
             schema: SCHEMA.into(),
             tool: host::tool(),
-            session: session(facts, last),
+            session: session(facts, last, assurance),
             verdict,
-            coverage: coverage(facts, last),
+            limits: limits(facts, &coverage.locks),
+            coverage,
             destinations: rows.destinations,
             queries: rows.queries,
             violations: rows.violations,
             gaps: rows.gaps,
-            limits: limits(facts),
             counters,
         }
     }
@@ -211,7 +237,7 @@ fn counters(last: &Final) -> Counters {
     Counters { emitted, stored: last.stored, dropped }
 }
 
-fn session(facts: &Facts, last: &Final) -> SessionInfo {
+fn session(facts: &Facts, last: &Final, assurance: Assurance) -> SessionInfo {
     let (host, boot_id, kernel) = about_host();
     let status = last.status;
     let signal = status.map(|s| s & 0x7f).filter(|s| *s != 0);
@@ -227,7 +253,7 @@ fn session(facts: &Facts, last: &Final) -> SessionInfo {
         boot_id,
         kernel,
         sensor: SensorKind::Ebpf.as_str().into(),
-        assurance: facts.assurance(),
+        assurance,
         policy: facts.policy.clone(),
         started_at: rfc3339(facts.started_ns),
         ended_at: rfc3339(last.at.wall_ns),
@@ -247,17 +273,28 @@ fn coverage(facts: &Facts, last: &Final) -> Coverage {
         hooks: (0..).zip(&HOOK_NAMES).map(hook).collect(),
         self_test: SelfTest::Passed,
         resolvers: facts.resolvers.clone(),
+        locks: facts.locks(last.held),
     }
 }
 
 /// Ways out and blind spots of this sensor, whether or not they were used.
-fn limits(facts: &Facts) -> Vec<Limit> {
+fn limits(facts: &Facts, locks: &[LockState]) -> Vec<Limit> {
     let limit = |kind: &str, detail: &str| Limit { kind: kind.into(), detail: detail.into() };
-    let mut out = vec![limit(
-        "local-services",
-        "what a local service does on the command's behalf (over a unix socket: container engine, D-Bus, name service) \
-         is that service's traffic, not the command's",
-    )];
+    let held = |name: &str| locks.iter().any(|l| l.name == name && l.held);
+    let mut out = Vec::new();
+    if ["private-run", "unix-sockets", "abstract-sockets", "other-processes"].into_iter().all(held) {
+        out.push(limit(
+            "later-sockets",
+            "a process outside that helps the command can make a unix socket in a folder that both see, after the \
+             start, and carry bytes for it",
+        ));
+    } else {
+        out.push(limit(
+            "local-services",
+            "what a local service does on the command's behalf (over a unix socket: container engine, D-Bus, name \
+             service) is that service's traffic, not the command's",
+        ));
+    }
     if facts.user == "root" {
         out.push(limit(
             "root-target",
@@ -277,6 +314,7 @@ fn limits(facts: &Facts) -> Vec<Limit> {
              policy closes inherited descriptors",
         ));
     }
+    out.extend(facts.doors.iter().cloned());
     out
 }
 
@@ -297,6 +335,9 @@ mod tests {
             operator: Operator::default(),
             policy: Some(PolicyRef::default()),
             enforce: true,
+            locks: Vec::new(),
+            doors: Vec::new(),
+            from_outside: Vec::new(),
             no_pass: None,
             resolvers: Vec::new(),
             started_ns: 0,
@@ -322,6 +363,7 @@ mod tests {
                 dropped: BTreeMap::new(),
                 leftovers: Vec::new(),
                 lost_hooks,
+                held: Held::default(),
                 attached_ns: 0,
                 at: Instants::default(),
             };

@@ -14,7 +14,7 @@ use nix::{
     sys::socket::{MsgFlags, SockaddrIn, SockaddrIn6, sendto},
 };
 use trustrun_common::counter;
-use trustrun_guard::{EngineLink, GuardError, Note, Order};
+use trustrun_guard::{EngineLink, GuardError, Note, Order, locks::Held};
 use trustrun_model::{Observation, inert_json};
 use trustrun_observe::{Clock, decode};
 use trustrun_store::{EventRow, StoreHandle};
@@ -72,6 +72,7 @@ struct Runner<'a> {
     received: u64,
     undecoded: u64,
     unwritten: u64,
+    held: Held,
 }
 
 /// Runs the session until the guard says that it is over, and writes the report.
@@ -96,6 +97,7 @@ pub fn run(mut link: EngineLink, judge: Judge, facts: &Facts, mut outputs: Outpu
         received: 0,
         undecoded: 0,
         unwritten: 0,
+        held: Held::default(),
     };
     let told = runner.until_finished()?;
     runner.finish(told)
@@ -137,6 +139,7 @@ impl Runner<'_> {
                     Ok(Some(Note::HookLost { hook })) => {
                         told.lost_hooks.push(LostHook { hook, noticed_ns: self.clock.now().wall_ns });
                     }
+                    Ok(Some(Note::Locked { held })) => self.held = Held::known(held),
                     Ok(Some(Note::Final(f))) => {
                         // What was told about this connection before must be folded first.
                         self.drain_all();
@@ -300,6 +303,7 @@ impl Runner<'_> {
             dropped,
             leftovers: told.leftovers,
             lost_hooks: told.lost_hooks,
+            held: self.held,
             attached_ns: self.link.attached_ns,
             at: self.clock.now(),
         };

@@ -47,7 +47,7 @@ pub(super) fn act(mut plan: Plan) -> Result<ExitCode, RunError> {
         command: plan.args.command.clone(),
         environment: env::vars_os().collect(),
         identity: plan.identity.clone(),
-        locked: plan.enforce,
+        locks: plan.locks(),
     };
     let mut child = match Child::start(&launch, Some(&guard.cgroup)) {
         Ok(child) => child,
@@ -56,6 +56,7 @@ pub(super) fn act(mut plan: Plan) -> Result<ExitCode, RunError> {
             return Err(e.into());
         }
     };
+    guard.locked(&child);
     let ended = child.wait(Some(&guard.channel))?;
     let ended = failed(&child).unwrap_or(ended);
     let outcome = guard.finish(ended.status(), Some(&child));
@@ -181,6 +182,9 @@ fn facts(plan: &Plan) -> Facts {
             files: plan.sources.clone(),
         }),
         enforce: plan.enforce,
+        locks: plan.surveyed.clone(),
+        doors: plan.doors(),
+        from_outside: plan.from_outside.clone(),
         no_pass: plan.args.best_effort.then(|| "--best-effort never passes".to_owned()),
         resolvers: plan.resolvers.addresses.iter().map(ToString::to_string).collect(),
         started_ns: plan.started_ns,
@@ -285,7 +289,7 @@ fn unguarded(plan: &Plan, facts: &Facts, why: &RunError) -> Result<ExitCode, Run
         environment: env::vars_os().collect(),
         // Who is not root cannot become another, and is nobody else already.
         identity: plan.identity.clone().filter(|_| nix::unistd::geteuid().is_root()),
-        locked: false,
+        locks: None,
     };
     let mut child = Child::start(&launch, None)?;
     let ended = child.wait(None)?;

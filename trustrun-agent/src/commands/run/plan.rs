@@ -9,7 +9,7 @@ use std::{
 
 use trustrun_common::Address;
 use trustrun_guard::{GuardError, Identity, Name};
-use trustrun_model::{Action, PolicyFile, Untrusted};
+use trustrun_model::{Action, LockState, PolicyFile, Untrusted};
 use trustrun_policy::{Policy, PolicyError, Tables, TablesError};
 use trustrun_session::Resolvers;
 use trustrun_store::SessionId;
@@ -41,6 +41,23 @@ pub(crate) enum RunError {
     /// The kernel side could not be set up.
     #[error(transparent)]
     Guard(#[from] GuardError),
+    /// A standard descriptor leads past the hooks.
+    #[error(
+        "{name} is {kind} that was opened outside, whose traffic cannot be refused: give the command a pipe, a file or \
+         a terminal (`| cat`), or say --best-effort, which never passes"
+    )]
+    Outside {
+        /// Which.
+        name: &'static str,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// `--strict`, and not every lock can be held.
+    #[error("--strict wants every lock, and these do not hold here:{missing}")]
+    Locks {
+        /// A line for each.
+        missing: String,
+    },
     /// A file.
     #[error("{what} {}: {source}", Untrusted::new(path.to_string_lossy()))]
     File {
@@ -73,6 +90,10 @@ pub(crate) struct Plan {
     /// Whether the kernel refuses.
     pub(super) enforce: bool,
     pub(super) identity: Option<Identity>,
+    /// The locks of an enforcing session, as far as this host can hold them.
+    pub(super) surveyed: Vec<LockState>,
+    /// Standard descriptors whose traffic cannot be seen.
+    pub(super) from_outside: Vec<String>,
     pub(super) resolvers: Resolvers,
     pub(super) database: Option<PathBuf>,
     pub(super) started_ns: i64,
@@ -90,18 +111,22 @@ impl Plan {
         let identity = identity(&args, enforce)?;
         let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let started_ns = i64::try_from(clock.as_nanos()).unwrap_or(i64::MAX);
-        Ok(Self {
+        let mut plan = Self {
             session: SessionId::new(started_ns),
             policy,
             sources,
             tables,
             enforce,
             identity,
+            surveyed: Vec::new(),
+            from_outside: Vec::new(),
             resolvers: Resolvers::read(),
             database: args.db.clone().or_else(trustrun_store::default_path),
             started_ns,
             args,
-        })
+        };
+        plan.look_at_doors()?;
+        Ok(plan)
     }
 
     /// What the guard is to set up.

@@ -1,0 +1,306 @@
+//! What of the machine a command under an enforcing policy finds: its own `/run`, no service's socket, no process
+//! outside; and that one under an observing policy finds everything.
+#![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute alone, and helpers have none")]
+
+use std::{
+    fs,
+    io::Read as _,
+    net::{TcpListener, TcpStream},
+    os::unix::{
+        fs::{PermissionsExt as _, chown},
+        net::{UnixListener, UnixStream},
+        process::CommandExt as _,
+    },
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use crate::harness::{BLOCK, Case, Ran, Running, have};
+
+/// Says of each path (or `@name`) whether it can be connected to: `open`, or the error's number.
+const KNOCK: &str = r#"
+import socket, sys
+for path in sys.argv[1:]:
+    s = socket.socket(socket.AF_UNIX)
+    try:
+        s.connect("\0" + path[1:] if path.startswith("@") else path)
+        print(path, "open")
+    except OSError as e:
+        print(path, e.errno)
+"#;
+const EPERM: &str = "1";
+const ENOENT: &str = "2";
+const ECONNREFUSED: &str = "111";
+
+/// A service with a socket in a folder that is mounted at `/run` for the case, and seen in its own place too.
+struct Service {
+    case: Case,
+    _listeners: Vec<UnixListener>,
+}
+
+impl Service {
+    fn new(policy: &str) -> Option<Self> {
+        let case = Case::new()?.policy(policy);
+        if !have(&["python3"]) {
+            return None;
+        }
+        let listeners = ["run/dbus", "run/app", "srv"].map(|folder| {
+            let folder = case.path(folder);
+            fs::create_dir_all(&folder).unwrap();
+            UnixListener::bind(folder.join("socket")).unwrap()
+        });
+        fs::write(case.path("run/resolv.conf"), "nameserver 127.0.0.9\n").unwrap();
+        let inside = r#"exec unshare -m sh -c 'mount --bind "$DIR/run" /run && exec "$@"' sh \"#;
+        Some(Self { case: case.inside(inside), _listeners: listeners.into() })
+    }
+
+    fn knock(&self, paths: &[&str]) -> Ran {
+        let mut words = vec!["python3", "-c", KNOCK];
+        words.extend(paths);
+        self.case.run(&words)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.case.path(name).to_str().unwrap().into()
+    }
+}
+
+#[track_caller]
+fn answers(ran: &Ran, expected: &[(&str, &str)]) {
+    let expected: String = expected.iter().map(|(path, answer)| format!("{path} {answer}\n")).collect();
+    assert_eq!(ran.exits(0).out(), expected, "{}", ran.stderr);
+}
+
+fn lock(ran: &Ran, name: &str) -> bool {
+    let locks = ran.report()["coverage"]["locks"].as_array().unwrap();
+    let found = locks.iter().find(|l| l["name"] == name).unwrap_or_else(|| panic!("no lock {name}"));
+    found["held"].as_bool().unwrap()
+}
+
+#[test]
+fn no_service_of_the_machine_is_reached_over_a_path() {
+    let Some(service) = Service::new(BLOCK) else { return };
+    let (srv, same) = (service.path("srv/socket"), service.path("run/app/socket"));
+    let ran = service.knock(&["/run/dbus/socket", "/var/run/dbus/socket", &srv, &same]);
+    let gone = ENOENT;
+    answers(
+        &ran,
+        &[
+            ("/run/dbus/socket", gone),
+            ("/var/run/dbus/socket", gone),
+            // Elsewhere it stays visible, and refuses: under any path that its file system has.
+            (&srv, ECONNREFUSED),
+            (&same, ECONNREFUSED),
+        ],
+    );
+    assert!(lock(&ran, "private-run") && lock(&ran, "unix-sockets"));
+}
+
+#[test]
+fn an_observing_session_finds_every_service() {
+    let Some(service) = Service::new("version: 1\ndefault: alert\n") else { return };
+    let srv = service.path("srv/socket");
+    let ran = service.knock(&["/run/dbus/socket", &srv]);
+    answers(&ran, &[("/run/dbus/socket", "open"), (&srv, "open")]);
+    assert_eq!(ran.report()["coverage"]["locks"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn the_policy_lets_named_sockets_in_and_the_report_says_so() {
+    let policy = "version: 1\ndefault: block\nunix_sockets: [/run/app, /run/not-there]\n";
+    let Some(service) = Service::new(policy) else { return };
+    let same = service.path("run/app/socket");
+    let ran = service.knock(&["/run/app/socket", "/run/dbus/socket"]);
+    answers(&ran, &[("/run/app/socket", "open"), ("/run/dbus/socket", ENOENT)]);
+    let limits = ran.report()["limits"].to_string();
+    assert!(limits.contains("allowed-sockets") && limits.contains("/run/app"), "{limits}");
+    // The same file under another path is not what was named.
+    answers(&service.knock(&[&same]), &[(&same, ECONNREFUSED)]);
+}
+
+#[test]
+fn abstract_sockets_of_others_are_refused_and_its_own_are_not() {
+    use std::os::linux::net::SocketAddrExt as _;
+    let Some(case) = Case::new() else { return };
+    if !have(&["python3"]) {
+        return;
+    }
+    let name = format!("trustrun-test-{}", std::process::id());
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+    let _listener = UnixListener::bind_addr(&address).unwrap();
+    let own = "import socket; l = socket.socket(socket.AF_UNIX); l.bind('\\0own-of-it'); l.listen()";
+    let script = format!("{own}\n{KNOCK}");
+    let theirs = format!("@{name}");
+    let ran = case.policy(BLOCK).run(&["python3", "-c", &script, "@own-of-it", &theirs]);
+    if !lock(&ran, "abstract-sockets") {
+        trustrun_lab::skip("abstract sockets need Landlock of Linux 6.12");
+        return;
+    }
+    answers(&ran, &[("@own-of-it", "open"), (&theirs, EPERM)]);
+}
+
+#[test]
+fn its_run_has_a_runtime_folder_of_its_user_and_the_resolvers_file() {
+    let Some(service) = Service::new(BLOCK) else { return };
+    let case = service.case;
+    // As systemd-resolved and resolvconf do it.
+    let inside = r#"umask 077; exec unshare -m sh -c 'mount --bind "$DIR/run" /run && : > "$DIR/l" &&
+        mount --bind "$DIR/etc" /etc && exec "$@"' sh \"#;
+    let etc = case.path("etc");
+    fs::create_dir(&etc).unwrap();
+    fs::set_permissions(&etc, fs::Permissions::from_mode(0o755)).unwrap();
+    for file in ["passwd", "group", "nsswitch.conf"] {
+        fs::copy(PathBuf::from("/etc").join(file), etc.join(file)).unwrap();
+    }
+    std::os::unix::fs::symlink("../run/resolv.conf", etc.join("resolv.conf")).unwrap();
+    let case = case.inside(inside).with(&["--run-as", "nobody"]).env("XDG_RUNTIME_DIR", "/run/user/0");
+    let script = r#"stat -c '%a %u' "$XDG_RUNTIME_DIR" && touch "$XDG_RUNTIME_DIR/x" && cat /etc/resolv.conf && ls -d /run/[n-z]*"#;
+    let ran = case.sh(script);
+    assert_eq!(ran.exits(0).out(), "700 65534\nnameserver 127.0.0.9\n/run/resolv.conf\n/run/user\n");
+    assert!(!case.path("run/user").exists(), "the machine's own is as it was");
+}
+
+#[test]
+fn a_working_folder_in_the_old_run_is_no_way_around_the_new_one() {
+    let Some(service) = Service::new("version: 1\ndefault: block\nunix_sockets: [/run/app]\n") else { return };
+    let inside = |folder: &str| {
+        format!(r#"exec unshare -m sh -c 'mount --bind "$DIR/run" /run && cd /run/{folder} && exec "$@"' sh \"#)
+    };
+    let case = service.case.inside(&inside("app"));
+    let ran = case.run(&["python3", "-c", KNOCK, "socket", "../dbus/socket"]);
+    answers(&ran, &[("socket", "open"), ("../dbus/socket", ENOENT)]);
+    let ran = case.inside(&inside("dbus")).run(&["python3", "-c", KNOCK, "socket"]);
+    ran.exits(125).says("the working folder /run/dbus is not in the command's own /run");
+    assert_eq!(ran.out(), "");
+}
+
+/// A process of the user `nobody` outside every session.
+struct Outsider(Child);
+
+impl Outsider {
+    fn new() -> Self {
+        Self(Command::new("sleep").arg("600").uid(65534).gid(65534).stdin(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Outsider {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn processes_of_the_same_user_outside_are_out_of_reach() {
+    let Some(case) = Case::new() else { return };
+    if !have(&["python3"]) || cfg!(not(target_arch = "x86_64")) {
+        return;
+    }
+    let outsider = Outsider::new();
+    let script = format!(
+        r#"
+import ctypes, os, signal, subprocess
+libc = ctypes.CDLL(None, use_errno=True)
+def attempt(what, f):
+    try: f(); print(what, "done")
+    except OSError as e: print(what, e.errno)
+def call(*a):
+    if libc.syscall(*a) < 0: raise OSError(ctypes.get_errno(), "")
+them = {}
+own = subprocess.Popen(["sleep", "600"])
+for who, pid in (("them", them), ("own", own.pid)):
+    attempt(who + " root", lambda: os.listdir(f"/proc/{{pid}}/root"))
+    attempt(who + " mem", lambda: open(f"/proc/{{pid}}/mem", "rb"))
+    attempt(who + " kill", lambda: os.kill(pid, signal.SIGTERM))
+fd = os.pidfd_open(them)
+attempt("getfd", lambda: call(438, fd, 0, 0))
+"#,
+        outsider.0.id()
+    );
+    let ran = case.policy(BLOCK).with(&["--run-as", "nobody"]).run(&["python3", "-c", &script]);
+    if !lock(&ran, "signals") {
+        trustrun_lab::skip("scopes need Landlock of Linux 6.12");
+        return;
+    }
+    let out = ran.exits(0).out();
+    let expected = "them root 13\nthem mem 13\nthem kill 1\nown root done\nown mem done\nown kill done\ngetfd 1\n";
+    assert_eq!(out, expected, "{}", ran.stderr);
+    // Without the locks all of it is done.
+    let ran = Case::anyone().with(&["--run-as", "nobody"]).run(&["python3", "-c", &script]);
+    assert!(ran.out().starts_with("them root done\nthem mem done\nthem kill done\n"), "{}\n{}", ran.out(), ran.stderr);
+}
+
+#[test]
+fn strict_wants_every_lock_and_then_the_session_is_contained() {
+    let Some(case) = Case::new() else { return };
+    let ran = case.sh("exit 0");
+    assert_eq!(ran.exits(0).report()["session"]["assurance"], "observed");
+    let ran = Case::anyone().policy(BLOCK).sh("exit 0");
+    assert_eq!(ran.exits(0).report()["session"]["assurance"], "enforced");
+    assert!(!lock(&ran, "ordinary-user") && lock(&ran, "seccomp"));
+    let root = Case::anyone().with(&["--strict"]);
+    root.sh(": > \"$DIR/started\"").exits(125).says("ordinary-user: the command runs as root");
+    assert!(!root.path("started").exists());
+    let case = Case::anyone().with(&["--strict", "--run-as", "nobody"]);
+    let ran = case.sh("exit 7");
+    if ran.status.code() == Some(125) {
+        ran.says("--strict wants every lock");
+        trustrun_lab::skip("this kernel does not have every lock");
+        return;
+    }
+    assert_eq!(ran.exits(7).verdict("pass").report()["session"]["assurance"], "contained");
+    let locks = ran.report()["coverage"]["locks"].as_array().unwrap();
+    assert!(locks.len() > 9 && locks.iter().all(|l| l["held"] == true && l["reason"].is_null()), "{locks:?}");
+}
+
+#[test]
+fn a_network_socket_from_outside_is_refused_or_told() {
+    let Some(case) = Case::new() else { return };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let connect = || TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let run = |case: &Case| {
+        let mut command = case.command(&["sh", "-c", "echo data >&0"]);
+        Running::spawn(command.stdin(std::os::fd::OwnedFd::from(connect())), case.path("report.json")).end()
+    };
+    let arrived = || {
+        let mut text = String::new();
+        listener.accept().unwrap().0.read_to_string(&mut text).unwrap();
+        text
+    };
+    run(&case.policy(BLOCK)).exits(125).says("standard input is a network socket that was opened outside");
+    assert_eq!(arrived(), "");
+    for options in [&["--observe"][..], &["--best-effort"]] {
+        let ran = run(&Case::anyone().policy(BLOCK).with(options));
+        assert!(ran.exits(0).gaps().contains(&"socket-from-outside".to_owned()), "{:?}", ran.gaps());
+        ran.verdict("incomplete");
+        assert_eq!(arrived(), "data\n");
+    }
+}
+
+#[test]
+fn pipes_and_unix_sockets_as_standard_descriptors_are_a_limit() {
+    let Some(case) = Case::new() else { return };
+    let case = case.policy(BLOCK);
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut command = case.command(&["cat"]);
+    command.stdin(std::os::fd::OwnedFd::from(theirs));
+    drop(ours);
+    let ran = Running::spawn(&mut command, case.path("report.json")).end();
+    drop(command);
+    ran.exits(0).verdict("pass");
+    let limits = ran.report()["limits"].to_string();
+    assert!(limits.contains("standard input, standard output, standard error lead to processes outside"), "{limits}");
+}
+
+#[test]
+fn a_user_keeps_files_that_others_see() {
+    let Some(case) = Case::new() else { return };
+    let folder = case.path("shared");
+    fs::create_dir(&folder).unwrap();
+    chown(&folder, Some(65534), Some(65534)).unwrap();
+    let case = case.policy(BLOCK).with(&["--run-as", "nobody"]);
+    // Links and renames between folders are what a Landlock domain could take away.
+    let ran = case.sh(r#"cd "$DIR/shared" && mkdir a b && echo x > a/f && mv a/f b/f && ln b/f a/g && rm -r b"#);
+    ran.exits(0);
+    assert_eq!(case.read("shared/a/g"), "x\n");
+}
