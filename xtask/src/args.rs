@@ -10,9 +10,11 @@ cargo xtask run [OPTIONS] -- CMD [ARG...]
 cargo xtask demo
         Build, then run `trustrun demo`: three commands, three verdicts, no network needed.
 cargo xtask test [FILTER] [-- TEST-OPTIONS]
-        Run all tests, or those whose name contains FILTER. Lists what was skipped, and why.
+        Run all tests, or those whose name contains FILTER; lists what was skipped, and why.
 cargo xtask bench [--json FILE] [--only PART,...] [--quick]
         Build, then measure what TrustRun costs, against the same work without it (some minutes).
+cargo xtask vm [--kernel NAME]... [--suite NAME]... [--filter TEST] [--systemd] [-- CMD [ARG...]]
+        The tests on Debian's kernels under QEMU, from 5.10 to the newest (docs/vm.md).
 cargo xtask lint
         Clippy with warnings as errors, for the agent and the kernel programs, and the format.
 cargo xtask build [--release]
@@ -47,6 +49,7 @@ pub(crate) enum Task {
     /// The arguments of `trustrun-bench`, unread.
     Bench(Vec<OsString>),
     Lint,
+    Vm(Guests),
     /// How `cargo test` starts a test binary when we are not root ourselves; not for people.
     AsRoot(Vec<OsString>),
 }
@@ -58,6 +61,34 @@ pub(crate) struct Selection {
     pub(crate) filter: Option<OsString>,
     /// What follows `--`: options of the test binaries.
     pub(crate) options: Vec<OsString>,
+}
+
+/// What to run on which kernels.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Guests {
+    /// Names of kernels of the matrix; none: all.
+    pub(crate) kernels: Vec<String>,
+    /// Names of suites; none: all.
+    pub(crate) suites: Vec<String>,
+    /// Part of the name of a test.
+    pub(crate) filter: Option<String>,
+    /// Whether systemd is the guests' PID 1.
+    pub(crate) systemd: bool,
+    /// Whether Debian is asked for newer kernels.
+    pub(crate) update: bool,
+    /// Guests at once.
+    pub(crate) jobs: Option<usize>,
+    /// How long each boot may take.
+    pub(crate) seconds: Option<u64>,
+    /// What to run in the place of the suites.
+    pub(crate) command: Vec<String>,
+}
+
+impl Guests {
+    /// Whether this suite was asked for.
+    pub(crate) fn wants(&self, suite: &str) -> bool {
+        self.suites.is_empty() || self.suites.iter().any(|name| name == suite)
+    }
 }
 
 /// Reads a command line, without the program's own name.
@@ -87,6 +118,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Parsed,
         "demo" => Task::Demo(rest),
         "test" => Task::Test(selection(rest)?),
         "bench" => Task::Bench(rest),
+        "vm" => Task::Vm(guests(rest)?),
         "as-root" => Task::AsRoot(rest),
         other => return Err(format!("there is no task {other:?}")),
     };
@@ -122,6 +154,36 @@ fn selection(rest: Vec<OsString>) -> Result<Selection, String> {
     Ok(found)
 }
 
+fn guests(rest: Vec<OsString>) -> Result<Guests, String> {
+    let mut found = Guests::default();
+    let word = |word: OsString| word.into_string().map_err(|word| format!("{word:?} is not UTF-8"));
+    let mut rest = rest.into_iter();
+    while let Some(argument) = rest.next() {
+        let argument = word(argument)?;
+        let mut value = || word(rest.next().ok_or(format!("{argument} needs a value"))?);
+        let number = |text: String| text.parse::<u64>().map_err(|_| format!("{argument}: {text:?} is no number"));
+        match &*argument {
+            "--kernel" => found.kernels.push(value()?),
+            "--suite" => found.suites.push(value()?),
+            "--filter" => found.filter = Some(value()?),
+            "--seconds" => found.seconds = Some(number(value()?)?),
+            "--jobs" => found.jobs = Some(usize::try_from(number(value()?)?).map_err(|_| "--jobs: too many")?),
+            "--systemd" => found.systemd = true,
+            "--update" => found.update = true,
+            "--" => {
+                found.command = rest.map(word).collect::<Result<_, _>>()?;
+                break;
+            }
+            other => return Err(format!("vm does not know {other:?}; a command follows `--`")),
+        }
+    }
+    let blank = |word: &String| word.contains(char::is_whitespace) || word.is_empty();
+    if found.command.iter().chain(&found.filter).any(blank) {
+        return Err("a word with a blank in it does not reach a guest: put it in a script".into());
+    }
+    Ok(found)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,7 +208,7 @@ mod tests {
 
     #[test]
     fn help_fits_a_screen() {
-        assert!(HELP.lines().count() <= 24);
+        assert!(HELP.lines().count() <= 26);
         assert!(HELP.lines().all(|line| line.len() <= 100));
     }
 
@@ -165,6 +227,24 @@ mod tests {
         let wanted = Selection { filter: Some("dns".into()), options: vec![] };
         assert_eq!(task("test --filter dns"), Task::Test(wanted));
         assert_eq!(task("test"), Task::Test(Selection::default()));
+    }
+
+    #[test]
+    fn guests_are_chosen_by_name() {
+        let wanted = Guests {
+            kernels: vec!["6.1".into(), "5.10".into()],
+            filter: Some("dns".into()),
+            jobs: Some(1),
+            ..Guests::default()
+        };
+        assert_eq!(task("vm --kernel 6.1 --kernel 5.10 --filter dns --jobs 1"), Task::Vm(wanted));
+        let wanted = Guests { systemd: true, command: vec!["process".into(), "--help".into()], ..Guests::default() };
+        assert_eq!(task("vm --systemd -- process --help"), Task::Vm(wanted));
+        for line in ["vm 6.1", "vm --kernel", "vm --jobs two", "vm --fast"] {
+            assert!(parse(words(line).into_iter()).is_err(), "{line}");
+        }
+        let blank = ["vm", "--", "sh", "-c", "echo a"].map(OsString::from);
+        assert!(parse(blank.into_iter()).is_err());
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod run;
 mod setup;
 mod test;
 mod toolchain;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -58,6 +59,7 @@ fn act(task: Task) -> anyhow::Result<ExitCode> {
         Task::Test(selection) => test::test(&host, &selection),
         Task::Bench(arguments) => run::bench(&host, arguments),
         Task::Lint => lint::lint(&host),
+        Task::Vm(guests) => vm::vm(&host, &guests),
         Task::AsRoot(command) => run::as_root(&host, command),
     }
 }

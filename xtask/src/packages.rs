@@ -1,9 +1,9 @@
 //! Programs of the system that the tests drive. Only tests need them, so only `test` and `setup` install them; a test that
-//! misses one skips, loudly.
+//! misses one skips, loudly. And those that boot guests, which only `vm` needs.
 
 use std::{io, path::Path, process::Command};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::{host::Host, setup::say};
 
@@ -36,40 +36,66 @@ const FOR_TESTS: &[(Sign, &str)] = &[
     (Sign::Program("nft"), "nftables"),
 ];
 
+/// What booting guests takes (`vm`).
+const FOR_GUESTS: &[(Sign, &str)] = &[
+    (Sign::Program("qemu-system-x86_64"), "qemu-system-x86"),
+    (Sign::Program("mmdebstrap"), "mmdebstrap"),
+    (Sign::Program("mke2fs"), "e2fsprogs"),
+    (Sign::Program("depmod"), "kmod"),
+    (Sign::Program("xz"), "xz-utils"),
+    (Sign::Program("strip"), "binutils"),
+    (Sign::Program("busybox"), "busybox-static"),
+    (Sign::File(crate::vm::KEYRING), "debian-archive-keyring"),
+];
+
+/// Sees to it that guests can be made and booted; an error says what to type where not.
+pub(crate) fn for_guests(host: &Host) -> Result<()> {
+    if install(host, FOR_GUESTS, "for the guests")? {
+        return Ok(());
+    }
+    bail!("guests cannot be booted without these packages")
+}
+
 /// Sees to it that the tests find the programs they drive. True when all are there; where they cannot be installed, says
 /// what to type and goes on.
 pub(crate) fn for_tests(host: &Host) -> Result<bool> {
-    let missing = missing(host);
+    install(host, FOR_TESTS, "for the tests")
+}
+
+fn install(host: &Host, wanted: &[(Sign, &'static str)], purpose: &str) -> Result<bool> {
+    let missing = missing(host, wanted);
     if missing.is_empty() {
         return Ok(true);
     }
     let (installed, absent): (Vec<_>, Vec<_>) = missing.into_iter().partition(|package| is_installed(package));
     for package in installed {
-        say(&format!("{package} is installed, but what PATH has in its place lacks it; its tests will skip"));
+        say(&format!("{package} is installed, but what PATH has in its place lacks it"));
     }
     if absent.is_empty() {
         return Ok(false);
     }
     match root_prefix(host) {
         Some(prefix) if host.which("apt-get").is_some() => {
-            say(&format!("installing for the tests: {}", absent.join(" ")));
+            say(&format!("installing {purpose}: {}", absent.join(" ")));
             // Lists may be older than the packages on the mirror, or absent as in a fresh container.
             let _ = apt_get(host, &prefix, &["update"]);
             let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
             arguments.extend(&absent);
-            if apt_get(host, &prefix, &arguments) && self::missing(host).is_empty() {
+            if apt_get(host, &prefix, &arguments) && self::missing(host, wanted).is_empty() {
                 return Ok(true);
             }
-            say("apt-get could not install all of it; tests that miss something will skip and say so. To try again:");
+            say(
+                "apt-get could not install all of it, and what misses something will skip or stop, and say so. To try again:",
+            );
         }
-        _ => say("tests that miss one of these programs will skip and say so. To install them:"),
+        _ => say("what misses one of these will skip or stop, and say so. To install them:"),
     }
     eprintln!("    sudo apt-get update && sudo apt-get install --yes --no-install-recommends {}", absent.join(" "));
     Ok(false)
 }
 
-fn missing(host: &Host) -> Vec<&'static str> {
-    FOR_TESTS.iter().filter(|(sign, _)| !is_there(host, *sign)).map(|&(_, package)| package).collect()
+fn missing(host: &Host, wanted: &[(Sign, &'static str)]) -> Vec<&'static str> {
+    wanted.iter().filter(|(sign, _)| !is_there(host, *sign)).map(|&(_, package)| package).collect()
 }
 
 fn is_there(host: &Host, sign: Sign) -> bool {
@@ -91,7 +117,7 @@ fn is_installed(package: &str) -> bool {
 }
 
 /// What makes a command run as root without a question, where there is such a thing.
-fn root_prefix(host: &Host) -> Option<Vec<&'static str>> {
+pub(crate) fn root_prefix(host: &Host) -> Option<Vec<&'static str>> {
     if host.is_root {
         return Some(vec![]);
     }

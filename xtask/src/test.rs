@@ -69,13 +69,13 @@ fn with_root(host: &Host, cargo: &mut Command) -> Result<()> {
 
 /// What the test binaries reported.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Tally {
-    passed: u64,
-    failed: u64,
-    ignored: u64,
-    filtered: u64,
+pub(crate) struct Tally {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) ignored: u64,
+    pub(crate) filtered: u64,
     /// Names of the failed ones.
-    failures: Vec<String>,
+    pub(crate) failures: Vec<String>,
 }
 
 impl Tally {
@@ -92,7 +92,8 @@ impl Tally {
         Ok(())
     }
 
-    fn line(&mut self, line: &str) {
+    /// Takes one line of a test binary's output.
+    pub(crate) fn line(&mut self, line: &str) {
         if let Some(result) = line.strip_prefix("test result: ") {
             // "ok. 3 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.00s"
             for part in result.split(';') {

@@ -1,0 +1,122 @@
+//! What runs on which kernel: all of it is data, and this is the one place to change it.
+
+/// How the guest mounts its cgroups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cgroups {
+    /// v2 alone, at /sys/fs/cgroup; and a bpffs.
+    Pure,
+    /// v1 controllers and v2 beside them, and no bpffs.
+    Hybrid,
+}
+
+/// One of Debian's cloud kernels.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    /// What it is called here, and how its version begins; the newest there is, whatever its version, where this is `newest`.
+    pub(crate) name: &'static str,
+    pub(crate) cgroups: Cgroups,
+}
+
+/// The kernels, the oldest first.
+pub(crate) const KERNELS: &[Kernel] = &[
+    // The oldest that is claimed to work. It has no cgroup.kill, no Landlock, and tells no count of verified instructions.
+    Kernel { name: "5.10", cgroups: Cgroups::Hybrid },
+    Kernel { name: "6.1", cgroups: Cgroups::Pure },
+    Kernel { name: "6.12", cgroups: Cgroups::Pure },
+    Kernel { name: "newest", cgroups: Cgroups::Pure },
+];
+
+/// The kernel that a command of one's own is run on where none is named.
+pub(crate) const USUAL: &str = "6.12";
+
+/// One test binary: what runs of it, and where.
+#[derive(Debug)]
+pub(crate) struct Suite {
+    /// Its package, for cargo.
+    pub(crate) package: &'static str,
+    /// Its name: that of the file or folder below `tests/`.
+    pub(crate) name: &'static str,
+    /// Tests to run, as parts of their names; none: all of them.
+    pub(crate) only: &'static [&'static str],
+    /// Tests not to run, as parts of their names.
+    pub(crate) without: &'static [&'static str],
+    /// Names of the kernels that it runs on; none: all.
+    pub(crate) kernels: &'static [&'static str],
+    /// Why not all of it, or not everywhere.
+    pub(crate) why: &'static str,
+    /// How long it may take, in seconds.
+    pub(crate) seconds: u32,
+}
+
+/// A suite that runs whole, everywhere.
+const WHOLE: Suite =
+    Suite { package: "trustrun-agent", name: "", only: &[], without: &[], kernels: &[], why: "", seconds: 300 };
+
+/// The suites, in the order in which they run.
+pub(crate) const SUITES: &[Suite] = &[
+    Suite { package: "trustrun-guard", name: "verifier", seconds: 60, ..WHOLE },
+    Suite { name: "allowed", ..WHOLE },
+    Suite { name: "refused", ..WHOLE },
+    Suite { name: "names", ..WHOLE },
+    Suite { name: "proxies", ..WHOLE },
+    Suite { name: "decide", ..WHOLE },
+    Suite { name: "observe", ..WHOLE },
+    Suite { name: "attribution", ..WHOLE },
+    Suite { name: "process", ..WHOLE },
+    Suite { name: "failure", ..WHOLE },
+    // Where it is not there yet, it is shown as skipped.
+    Suite { name: "bypass", ..WHOLE },
+];
+
+/// How many processors a guest has.
+pub(crate) const PROCESSORS: u32 = 2;
+/// How many tests of a suite run at once.
+pub(crate) const THREADS: u32 = 2;
+/// The memory of a guest, in MiB. Its /tmp with the test programs is part of it.
+pub(crate) const MEMORY: u32 = 2048;
+/// How long one boot may take with all that it runs, in seconds.
+pub(crate) const BOOT_SECONDS: u64 = 1200;
+
+impl Suite {
+    /// Whether it runs on this kernel.
+    pub(crate) fn runs_on(&self, kernel: &Kernel) -> bool {
+        self.kernels.is_empty() || self.kernels.contains(&kernel.name)
+    }
+
+    /// What its binary is given; with a filter of the person's, that alone says what runs.
+    pub(crate) fn arguments(&self, filter: Option<&str>) -> Vec<String> {
+        if let Some(filter) = filter {
+            return vec![filter.to_owned()];
+        }
+        let left_out = self.without.iter().flat_map(|name| ["--skip", name]);
+        self.only.iter().copied().chain(left_out).map(ToOwned::to_owned).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_has_a_reason() {
+        for suite in SUITES {
+            let part = !suite.only.is_empty() || !suite.without.is_empty() || !suite.kernels.is_empty();
+            assert_eq!(part, !suite.why.is_empty(), "{}", suite.name);
+            assert!(!suite.name.is_empty());
+        }
+    }
+
+    #[test]
+    fn kernels_that_are_named_exist() {
+        let known = |name: &str| KERNELS.iter().any(|kernel| kernel.name == name);
+        assert!(SUITES.iter().flat_map(|suite| suite.kernels).all(|name| known(name)));
+        assert!(known(USUAL));
+    }
+
+    #[test]
+    fn a_filter_replaces_the_choice_of_the_table() {
+        let suite = Suite { only: &["a"], without: &["b", "c"], ..WHOLE };
+        assert_eq!(suite.arguments(None), ["a", "--skip", "b", "--skip", "c"]);
+        assert_eq!(suite.arguments(Some("x")), ["x"]);
+    }
+}
