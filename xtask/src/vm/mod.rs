@@ -130,7 +130,8 @@ impl Run<'_> {
 
     fn one(&self, ready: &Ready, alone: bool) -> Result<Boot> {
         let (list, absent) = self.list(ready.kernel);
-        let payload = payload::write(self.host, self.folder, ready.kernel.name, self.programs, &list)?;
+        let payload =
+            payload::write(self.host, self.folder, &self.scratch.join(ready.kernel.name), self.programs, &list)?;
         let machine = Machine {
             image: self.image.to_owned(),
             payload,

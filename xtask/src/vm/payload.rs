@@ -93,17 +93,18 @@ fn value(line: &str, key: &str) -> Option<String> {
     (!text.contains('\\')).then(|| text.to_owned())
 }
 
-/// Writes the archive that a guest unpacks over its image.
+/// Writes the archive that a guest unpacks over its image, in the folder `staging`.
 pub(crate) fn write(
     host: &Host,
     folder: &Path,
-    name: &str,
+    staging: &Path,
     programs: &BTreeMap<String, Program>,
     list: &[Line],
 ) -> Result<PathBuf> {
-    let staging = Staging { root: folder.join("payload").join(name), files: Vec::new() };
-    let _ = fs::remove_dir_all(&staging.root);
-    staging.fill(host, folder, programs, list, &folder.join(format!("payload/{name}.tar")))
+    let tar = staging.join("payload.tar");
+    Staging { root: staging.join("root"), files: Vec::new() }.fill(host, folder, programs, list, &tar)?;
+    fs::remove_dir_all(staging.join("root")).context("cannot clean up")?;
+    Ok(tar)
 }
 
 /// A tree of what is to be in the guest, and the list of it. Only files are in the archive, so that no folder of the image
@@ -121,7 +122,7 @@ impl Staging {
         programs: &BTreeMap<String, Program>,
         list: &[Line],
         tar: &Path,
-    ) -> Result<PathBuf> {
+    ) -> Result<()> {
         for (name, program) in programs {
             let stripped = strip(host, folder, &program.file)?;
             let at = self.place(&program.file)?;
@@ -142,8 +143,7 @@ impl Staging {
         let names: Vec<String> = self.files.iter().map(|file| format!("{}\n", file.display())).collect();
         let index = tar.with_extension("files");
         fs::write(&index, names.concat()).context("cannot write the archive's list")?;
-        done(tar_of(tar).arg("-C").arg(&self.root).arg("--no-recursion").arg("-T").arg(&index))?;
-        Ok(tar.to_owned())
+        done(tar_of(tar).arg("-C").arg(&self.root).arg("--no-recursion").arg("-T").arg(&index))
     }
 
     /// Where a file of the guest is staged; it is in the list from now on.

@@ -1,8 +1,8 @@
 //! One boot: QEMU with this kernel, the guests' file system and this run's files, until it ends or its time is over.
 
 use std::{
-    fs,
-    io::{BufRead as _, BufReader},
+    fs::{self, File},
+    io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc,
@@ -38,6 +38,9 @@ pub(crate) fn boot(host: &Host, machine: &Machine, ready: &Ready, mut show: impl
     let console = machine.scratch.join(format!("console-{name}.log"));
     let initramfs = machine.scratch.join(format!("initramfs-{name}.cpio"));
     fs::write(&initramfs, ready.initramfs(host)?).context("cannot write the first file system")?;
+    // With times, for a person who watches or wonders.
+    let log = machine.scratch.join(format!("said-{name}.log"));
+    let mut log = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
     let began = Instant::now();
     let mut boot = Boot { kernel: label(ready), ..Boot::default() };
     let mut child =
@@ -59,6 +62,7 @@ pub(crate) fn boot(host: &Host, machine: &Machine, ready: &Ready, mut show: impl
         match lines.recv_timeout(machine.limit.saturating_sub(began.elapsed())) {
             Ok(line) => {
                 boot.cpu = cpu_time(&child).unwrap_or(boot.cpu);
+                let _ = write!(log, "{:7.1} {line}", began.elapsed().as_secs_f64());
                 if !boot.line(&line) {
                     show(&line);
                 }

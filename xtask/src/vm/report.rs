@@ -128,6 +128,33 @@ impl Boot {
         line
     }
 
+    /// What the verifier test printed of the programs' sizes, in few words.
+    fn verified(&self) -> Option<String> {
+        let lines = self.suites.iter().flat_map(|s| s.output.lines());
+        let programs: Vec<(&str, Option<u64>)> = lines
+            .filter_map(|line| {
+                let (name, count) = line.strip_suffix(" verified instructions")?.rsplit_once(": ")?;
+                let count = count.strip_prefix("Some(").and_then(|c| c.strip_suffix(')')?.parse().ok());
+                Some((name.rsplit(' ').next().unwrap_or(name), count))
+            })
+            .collect();
+        let most = programs.iter().filter_map(|(name, count)| Some(((*count)?, *name))).max();
+        Some(match most {
+            _ if programs.is_empty() => return None,
+            Some((count, name)) => {
+                let sum: u64 = programs.iter().filter_map(|(_, count)| *count).sum();
+                format!(
+                    "{} programs load; the verifier took most for {name}: {count} instructions; for all: {sum}",
+                    programs.len()
+                )
+            }
+            None => format!(
+                "{} programs load; this kernel does not tell how much the verifier took (5.16 does)",
+                programs.len()
+            ),
+        })
+    }
+
     /// Everything that a person needs of what failed.
     pub(crate) fn failures(&self) -> String {
         let mut text = String::new();
@@ -181,6 +208,9 @@ pub(crate) fn table(boots: &[Boot]) -> String {
         let _ = writeln!(text, "{}", boot.verdict_line());
         if !boot.about.is_empty() {
             let _ = writeln!(text, "    {}", boot.about);
+        }
+        if let Some(line) = boot.verified() {
+            let _ = writeln!(text, "    {line}");
         }
     }
     text
@@ -255,6 +285,19 @@ mod tests {
         assert!(!died.is_good());
         assert!(died.failures().contains("did not end"));
         assert!(died.verdict_line().contains("FAILED"));
+    }
+
+    #[test]
+    fn the_verifiers_counts_are_told_where_the_kernel_tells_them() {
+        let said = |count: &str| {
+            format!(
+                "@vm begin verifier\ntest x ... connect4: {count} verified instructions\ningress: {count} verified instructions\n"
+            )
+        };
+        let told = boot(&said("Some(210)")).verified().expect("a line");
+        assert_eq!(told, "2 programs load; the verifier took most for ingress: 210 instructions; for all: 420");
+        assert!(boot(&said("None")).verified().expect("a line").contains("does not tell"));
+        assert_eq!(boot(SAID).verified(), None);
     }
 
     #[test]
