@@ -10,7 +10,9 @@ cargo xtask run [OPTIONS] -- CMD [ARG...]
 cargo xtask demo
         Build, then run `trustrun demo`: three commands, three verdicts, no network needed.
 cargo xtask test [FILTER] [-- TEST-OPTIONS]
-        Run all tests, or those whose name contains FILTER; lists what was skipped, and why.
+        Run all tests, or those whose name contains FILTER. Lists what was skipped, and why.
+cargo xtask bypass [FILTER]
+        Try each known way around as a user and as root; write docs/bypasses.md.
 cargo xtask bench [--json FILE] [--only PART,...] [--quick]
         Build, then measure what TrustRun costs, against the same work without it (some minutes).
 cargo xtask vm [--kernel NAME]... [--suite NAME]... [--filter TEST] [--systemd] [-- CMD [ARG...]]
@@ -46,6 +48,8 @@ pub(crate) enum Task {
     /// The arguments of `trustrun demo`, unread.
     Demo(Vec<OsString>),
     Test(Selection),
+    /// The bypass suite, or the families whose test has this in its name.
+    Bypass(Option<OsString>),
     /// The arguments of `trustrun-bench`, unread.
     Bench(Vec<OsString>),
     Lint,
@@ -117,6 +121,11 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Parsed,
         "run" => Task::Run(rest),
         "demo" => Task::Demo(rest),
         "test" => Task::Test(selection(rest)?),
+        "bypass" => match rest.as_slice() {
+            [] => Task::Bypass(None),
+            [filter] if !filter.as_encoded_bytes().starts_with(b"-") => Task::Bypass(Some(filter.clone())),
+            _ => return Err("bypass takes one filter and no options".into()),
+        },
         "bench" => Task::Bench(rest),
         "vm" => Task::Vm(guests(rest)?),
         "as-root" => Task::AsRoot(rest),
@@ -249,7 +258,9 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        for line in ["fly", "run", "setup now", "build --fast", "test a b", "test --fast", "test --filter"] {
+        for line in
+            ["bypass --fast", "fly", "run", "setup now", "build --fast", "test a b", "test --fast", "test --filter"]
+        {
             assert!(parse(words(line).into_iter()).is_err(), "{line}");
         }
     }

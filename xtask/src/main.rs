@@ -5,6 +5,7 @@
 
 mod args;
 mod build;
+mod bypass;
 mod host;
 mod lint;
 mod packages;
@@ -57,6 +58,7 @@ fn act(task: Task) -> anyhow::Result<ExitCode> {
         Task::Run(arguments) => run::run(&host, arguments),
         Task::Demo(arguments) => run::demo(&host, arguments),
         Task::Test(selection) => test::test(&host, &selection),
+        Task::Bypass(filter) => bypass::bypass(&host, filter.as_deref()),
         Task::Bench(arguments) => run::bench(&host, arguments),
         Task::Lint => lint::lint(&host),
         Task::Vm(guests) => vm::vm(&host, &guests),

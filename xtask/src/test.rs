@@ -48,7 +48,7 @@ pub(crate) fn test(host: &Host, selection: &Selection) -> Result<ExitCode> {
 }
 
 /// Has cargo start the test binaries as root, where that can be.
-fn with_root(host: &Host, cargo: &mut Command) -> Result<()> {
+pub(crate) fn with_root(host: &Host, cargo: &mut Command) -> Result<()> {
     if host.is_root {
         return Ok(());
     }

@@ -1,0 +1,66 @@
+//! The bypass suite: a program for each known way around an egress monitor, run as an ordinary user and as root inside
+//! a strict session, with the far end as the judge.
+//!
+//! `way` says what a way is, `ways/` holds them as data, `programs/` what they run. `judge` watches the lab's only wire,
+//! `session` runs programs bare and under TrustRun, `outcome` decides what became of each, `table` tells.
+//! A way that works for nobody on this machine is skipped aloud; one that works without TrustRun must be refused
+//! (nothing arrived) or told (a gap that names it). `cargo xtask bypass` writes the outcome to docs/bypasses.md.
+
+mod judge;
+mod outcome;
+mod outside;
+mod programs;
+mod session;
+mod table;
+mod way;
+mod ways;
+
+use trustrun_lab::{Lab, LabBuilder, skip};
+use way::{User, Way};
+
+/// Runs a family as one user, prints what became of each way, and fails if one was neither refused nor told.
+fn family(name: &str, ways: &'static [Way], user: User) {
+    family_in(Lab::builder(), name, ways, user);
+}
+
+fn family_in(builder: LabBuilder, name: &str, ways: &'static [Way], user: User) {
+    let Some(programs) = programs::built() else { return };
+    let lab = match (0..u8::try_from(ways.len()).expect("few ways")).fold(builder, way::addresses).start() {
+        Ok(lab) => lab,
+        Err(e) if e.is_permission() => return skip(&e.to_string()),
+        Err(e) => panic!("{e}"),
+    };
+    let rows = outcome::of_all(&lab, programs, ways, user);
+    table::tell(name, user, &rows);
+    let bad: Vec<String> = rows.iter().filter(|row| row.bad()).map(ToString::to_string).collect();
+    assert!(bad.is_empty(), "neither refused nor told, as {}:\n{}", user.name(), bad.join("\n"));
+}
+
+#[test]
+fn sockets_of_an_ordinary_user() {
+    family("Sockets", ways::sockets::ALL, User::Ordinary);
+}
+
+#[test]
+fn sockets_of_root() {
+    family("Sockets", ways::sockets::ALL, User::Root);
+}
+
+/// The suite must be able to fail: what is allowed arrives, is found, and is then neither refused nor told.
+#[test]
+fn what_gets_out_is_found() {
+    static OPEN: [Way; 1] = [Way {
+        id: "open",
+        line: "{bin}/sockets tcp 203.0.113.10 {to6} {token}",
+        judge: way::Judge::Token,
+        ..way::WAY
+    }];
+    let Some(programs) = programs::built() else { return };
+    let lab = match Lab::start() {
+        Ok(lab) => lab,
+        Err(e) if e.is_permission() => return skip(&e.to_string()),
+        Err(e) => panic!("{e}"),
+    };
+    let rows = outcome::of_all(&lab, programs, &OPEN, User::Root);
+    assert!(matches!(rows[0].outcome, outcome::Outcome::Unseen(_)) && rows[0].bad(), "{}", rows[0]);
+}

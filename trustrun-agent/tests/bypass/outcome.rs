@@ -1,0 +1,195 @@
+//! What became of each way: tried bare, then in a strict session with others, then alone if something arrived.
+
+use std::fmt;
+
+use trustrun_lab::Lab;
+use trustrun_model::{Report, Verdict};
+
+use crate::judge::Wire;
+use crate::outside::Outside;
+use crate::programs::Programs;
+use crate::session::{Said, Session, filled, run_bare, run_strict};
+use crate::way::{Must, User, Way};
+
+/// What became of one way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It works without TrustRun; with it nothing arrived.
+    Refused,
+    /// The kernel refuses it to this user in any case.
+    Closed,
+    /// Something arrived, and this gap names it.
+    Told(String),
+    /// This machine cannot do it at all.
+    Skipped(String),
+    /// Something arrived, and the report is a pass, or does not name it.
+    Unseen(String),
+    /// It did not work without TrustRun either, though it should: the test proves nothing.
+    Broken(String),
+}
+
+/// One way and what became of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) way: &'static Way,
+    pub(crate) must: Must,
+    pub(crate) outcome: Outcome,
+}
+
+impl Row {
+    pub(crate) fn bad(&self) -> bool {
+        match self.outcome {
+            Outcome::Unseen(_) | Outcome::Broken(_) => true,
+            Outcome::Told(_) => self.must == Must::Refused,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "  {:<24} {:?} (must be {:?}): {}", self.way.id, self.outcome, self.must, self.way.title)
+    }
+}
+
+/// Whether a way works where nobody stops it.
+enum Bare {
+    Open,
+    Closed,
+    Lacking(String),
+    Broken(String),
+    Untried,
+}
+
+/// Every way's outcome, in the order of the list.
+pub(crate) fn of_all(lab: &Lab, programs: &Programs, ways: &'static [Way], user: User) -> Vec<Row> {
+    let wire = Wire::tapped(lab);
+    let suite = Suite { lab, programs, user, wire };
+    let numbered: Vec<(usize, &'static Way)> = ways.iter().enumerate().collect();
+    let (alone, together): (Vec<_>, Vec<_>) = numbered.into_iter().partition(|(_, way)| way.alone);
+    let mut found = suite.together(&together);
+    for one in alone {
+        found.push((one.0, suite.alone(one)));
+    }
+    found.sort_by_key(|(number, _)| *number);
+    let must = |way: &Way| if user == User::Root { way.must.1 } else { way.must.0 };
+    found.into_iter().map(|(n, outcome)| Row { way: &ways[n], must: must(&ways[n]), outcome }).collect()
+}
+
+struct Suite<'a> {
+    lab: &'a Lab,
+    programs: &'a Programs,
+    user: User,
+    wire: Wire<'a>,
+}
+
+impl Suite<'_> {
+    /// Ways that do not disturb each other: all in one session. What was open is tried again by itself.
+    fn together(&self, ways: &[(usize, &'static Way)]) -> Vec<(usize, Outcome)> {
+        if ways.is_empty() {
+            return Vec::new();
+        }
+        let bare = self.bare(ways);
+        self.wire.clear();
+        let session = run_strict(self.lab, self.programs, self.user, ways);
+        self.wire.settle();
+        assert!(session.report.is_some(), "no report\n{}", session.stderr);
+        let mut found = Vec::new();
+        for ((number, way), bare) in ways.iter().zip(bare) {
+            let outcome = match self.wire.seen(*number, way.judge) {
+                None => judged_shut(bare, session.said.get(number), &session.stderr),
+                Some(_) => continue,
+            };
+            found.push((*number, outcome));
+        }
+        let again: Vec<_> = ways.iter().filter(|(n, _)| found.iter().all(|(done, _)| done != n)).copied().collect();
+        found.extend(again.into_iter().map(|one| (one.0, self.alone(one))));
+        found
+    }
+
+    /// A way in a session of its own.
+    fn alone(&self, (number, way): (usize, &'static Way)) -> Outcome {
+        let line = filled(self.lab, self.programs, number, way.outside);
+        let _outside = (!line.is_empty()).then(|| Outside::start(self.lab, self.user, &line));
+        let ways = [(number, way)];
+        let bare = self.bare(&ways).pop().unwrap_or(Bare::Untried);
+        self.wire.clear();
+        let session = run_strict(self.lab, self.programs, self.user, &ways);
+        self.wire.settle();
+        match self.wire.seen(number, way.judge) {
+            None => judged_shut(bare, session.said.get(&number), &session.stderr),
+            Some(seen) => judged_open(way, &seen, &session),
+        }
+    }
+
+    /// Tries ways without TrustRun.
+    fn bare(&self, ways: &[(usize, &'static Way)]) -> Vec<Bare> {
+        self.wire.clear();
+        let (tried, _): (Vec<_>, Vec<_>) = ways.iter().partition(|(_, way)| way.bare);
+        let said = if tried.is_empty() { Said::new() } else { run_bare(self.lab, self.programs, self.user, &tried) };
+        self.wire.settle();
+        ways.iter().map(|(number, way)| self.bare_of(*number, way, said.get(number))).collect()
+    }
+
+    fn bare_of(&self, number: usize, way: &Way, said: Option<&(i32, String)>) -> Bare {
+        if !way.bare {
+            return Bare::Untried;
+        }
+        if self.wire.seen(number, way.judge).is_some() {
+            return Bare::Open;
+        }
+        match said {
+            Some((3, why)) => Bare::Lacking(why.clone()),
+            // "Not to this user" is an answer of the kernel; of root's it would be one of this machine.
+            Some((1, why)) if why.contains("EPERM") || why.contains("EACCES") => match self.user {
+                User::Ordinary => Bare::Closed,
+                User::Root => Bare::Lacking(why.clone()),
+            },
+            other => Bare::Broken(format!("{other:?}")),
+        }
+    }
+}
+
+/// Nothing arrived from the session.
+fn judged_shut(bare: Bare, said: Option<&(i32, String)>, stderr: &str) -> Outcome {
+    match bare {
+        Bare::Open | Bare::Untried if said.is_some_and(|(_, text)| text.contains("first:")) => {
+            Outcome::Broken(format!("it did not get as far as to try: {said:?}"))
+        }
+        Bare::Open | Bare::Untried if said.is_some() => Outcome::Refused,
+        Bare::Open | Bare::Untried => Outcome::Broken(format!("it never ran in the session: {stderr}")),
+        Bare::Closed => Outcome::Closed,
+        Bare::Lacking(why) => Outcome::Skipped(why),
+        Bare::Broken(why) => Outcome::Broken(why),
+    }
+}
+
+/// Something arrived: then the report must say so. A violation that says "refused" is no excuse but a lie.
+fn judged_open(way: &Way, seen: &str, session: &Session) -> Outcome {
+    let Some(report) = &session.report else {
+        let loud = session.stderr.contains("INCOMPLETE");
+        return if loud { Outcome::Told("agent-lost".into()) } else { Outcome::Unseen(format!("{seen}; no report")) };
+    };
+    match named(way, report) {
+        Some(gap) => Outcome::Told(gap),
+        None => Outcome::Unseen(format!("{seen}; {}", told(report))),
+    }
+}
+
+/// The gap that names the way.
+fn named(way: &Way, report: &Report) -> Option<String> {
+    let honest = matches!(report.verdict, Verdict::Incomplete | Verdict::Fail);
+    let gap = report.gaps.iter().find(|gap| way.told.contains(&gap.kind.as_str()));
+    gap.filter(|_| honest).map(|gap| gap.kind.clone())
+}
+
+fn told(report: &Report) -> String {
+    let gaps: Vec<&str> = report.gaps.iter().map(|gap| gap.kind.as_str()).collect();
+    let violations: Vec<String> = report
+        .violations
+        .iter()
+        .take(3)
+        .map(|v| format!("{} {:?} {:?} {} {}", v.action, v.host, v.address, v.port, v.rule))
+        .collect();
+    format!("verdict {}, gaps {gaps:?}, violations {violations:?}", report.verdict)
+}

@@ -1,0 +1,53 @@
+//! The programs of the suite, built once for all tests of this process.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use trustrun_lab::{have, skip};
+
+/// C sources in `programs/`, each a program of its name.
+const SOURCES: [&str; 1] = ["sockets"];
+
+/// Where the programs are.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    folder: tempfile::TempDir,
+}
+
+impl Programs {
+    pub(crate) fn bin(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// The sources' folder.
+pub(crate) fn sources() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bypass/programs")
+}
+
+/// The built programs; a skip where there is no compiler.
+pub(crate) fn built() -> Option<&'static Programs> {
+    static BUILT: OnceLock<Programs> = OnceLock::new();
+    for program in ["gcc", "timeout", "python3"] {
+        if !have(program) {
+            skip(&format!("{program} is not installed"));
+            return None;
+        }
+    }
+    Some(BUILT.get_or_init(build))
+}
+
+fn build() -> Programs {
+    let folder = tempfile::Builder::new().prefix("trustrun-bypass-").tempdir().expect("a temporary folder");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("a folder for everybody");
+    for name in SOURCES {
+        let source = sources().join(format!("{name}.c"));
+        let built =
+            Command::new("gcc").args(["-O1", "-pthread", "-o"]).arg(folder.path().join(name)).arg(&source).status();
+        assert!(built.is_ok_and(|status| status.success()), "gcc could not build {}", source.display());
+    }
+    Programs { folder }
+}

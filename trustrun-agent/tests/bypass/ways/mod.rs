@@ -1,0 +1,3 @@
+//! The ways around, by family: data, one entry each.
+
+pub(crate) mod sockets;
