@@ -2,6 +2,7 @@
 
 mod act;
 mod doors;
+mod inherited;
 mod plan;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};

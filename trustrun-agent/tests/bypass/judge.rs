@@ -3,6 +3,7 @@
 //! A packet socket in the lab's network sees each packet that got past the session's hooks, whatever its protocol, so
 //! that a way out needs no server that speaks it. A program that says "sent" or "refused" is not asked.
 
+use std::fs;
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +15,7 @@ use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType
 use nix::sys::time::TimeVal;
 use trustrun_lab::{CLIENT, Lab, wait_until};
 
+use crate::session::shared;
 use crate::way::{Judge, address, address6, token};
 
 /// Bytes of a packet that are kept: more than a token needs.
@@ -46,6 +48,11 @@ impl<'a> Wire<'a> {
         self.settle();
         self.lab.clear();
         self.list().clear();
+        for entry in fs::read_dir(shared(self.lab)).expect("our own folder").flatten() {
+            if entry.file_name().to_string_lossy().starts_with("door-") {
+                fs::remove_file(entry.path()).expect("a file of a way's");
+            }
+        }
     }
 
     /// Waits until everything that was sent before is known: the wire keeps the order.
@@ -62,6 +69,10 @@ impl<'a> Wire<'a> {
 
     /// What shows that a way was open; nothing if it was not.
     pub(crate) fn seen(&self, number: usize, judge: Judge) -> Option<String> {
+        if judge == Judge::Door {
+            let door = shared(self.lab).join(format!("door-{}", token(number)));
+            return door.exists().then(|| "the door was open".to_owned());
+        }
         let (token, own) = (token(number), [IpAddr::from(address(number)), address6(number).into()]);
         let packets = self.list();
         let by_address = packets.iter().filter(|p| destination(p).is_some_and(|to| own.contains(&to))).count();

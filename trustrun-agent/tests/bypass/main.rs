@@ -46,6 +46,46 @@ fn sockets_of_root() {
     family("Sockets", ways::sockets::ALL, User::Root);
 }
 
+#[test]
+fn escapes_of_an_ordinary_user() {
+    family("Escape", ways::escape::ALL, User::Ordinary);
+}
+
+#[test]
+fn escapes_of_root() {
+    family("Escape", ways::escape::ALL, User::Root);
+}
+
+#[test]
+fn others_who_act_for_an_ordinary_user() {
+    family("Others", ways::others::ALL, User::Ordinary);
+}
+
+#[test]
+fn others_who_act_for_root() {
+    family("Others", ways::others::ALL, User::Root);
+}
+
+#[test]
+fn files_shared_by_an_ordinary_user() {
+    family("Shared", ways::others::SHARED, User::Ordinary);
+}
+
+#[test]
+fn files_shared_by_root() {
+    family("Shared", ways::others::SHARED, User::Root);
+}
+
+#[test]
+fn doors_of_an_ordinary_user() {
+    family("Doors", ways::doors::ALL, User::Ordinary);
+}
+
+#[test]
+fn doors_of_root() {
+    family("Doors", ways::doors::ALL, User::Root);
+}
+
 /// The suite must be able to fail: what is allowed arrives, is found, and is then neither refused nor told.
 #[test]
 fn what_gets_out_is_found() {

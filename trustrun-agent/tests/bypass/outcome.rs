@@ -1,14 +1,15 @@
 //! What became of each way: tried bare, then in a strict session with others, then alone if something arrived.
 
 use std::fmt;
+use std::time::Duration;
 
-use trustrun_lab::Lab;
+use trustrun_lab::{Lab, wait_until};
 use trustrun_model::{Report, Verdict};
 
 use crate::judge::Wire;
 use crate::outside::Outside;
 use crate::programs::Programs;
-use crate::session::{Said, Session, filled, run_bare, run_strict};
+use crate::session::{Said, Session, filled, run_bare, run_strict, shared};
 use crate::way::{Must, User, Way};
 
 /// What became of one way.
@@ -34,6 +35,8 @@ pub(crate) struct Row {
     pub(crate) way: &'static Way,
     pub(crate) must: Must,
     pub(crate) outcome: Outcome,
+    /// What the program said inside; for who reads the test's output.
+    pub(crate) said: String,
 }
 
 impl Row {
@@ -63,18 +66,23 @@ enum Bare {
 
 /// Every way's outcome, in the order of the list.
 pub(crate) fn of_all(lab: &Lab, programs: &Programs, ways: &'static [Way], user: User) -> Vec<Row> {
+    shared(lab);
     let wire = Wire::tapped(lab);
     let suite = Suite { lab, programs, user, wire };
     let numbered: Vec<(usize, &'static Way)> = ways.iter().enumerate().collect();
     let (alone, together): (Vec<_>, Vec<_>) = numbered.into_iter().partition(|(_, way)| way.alone);
     let mut found = suite.together(&together);
     for one in alone {
-        found.push((one.0, suite.alone(one)));
+        found.push(suite.alone(one));
     }
-    found.sort_by_key(|(number, _)| *number);
+    found.sort_by_key(|(number, ..)| *number);
     let must = |way: &Way| if user == User::Root { way.must.1 } else { way.must.0 };
-    found.into_iter().map(|(n, outcome)| Row { way: &ways[n], must: must(&ways[n]), outcome }).collect()
+    let row = |(n, outcome, said): Judged| Row { way: &ways[n], must: must(&ways[n]), outcome, said };
+    found.into_iter().map(row).collect()
 }
+
+/// A way's number, what became of it, and what it said inside.
+type Judged = (usize, Outcome, String);
 
 struct Suite<'a> {
     lab: &'a Lab,
@@ -85,7 +93,7 @@ struct Suite<'a> {
 
 impl Suite<'_> {
     /// Ways that do not disturb each other: all in one session. What was open is tried again by itself.
-    fn together(&self, ways: &[(usize, &'static Way)]) -> Vec<(usize, Outcome)> {
+    fn together(&self, ways: &[(usize, &'static Way)]) -> Vec<Judged> {
         if ways.is_empty() {
             return Vec::new();
         }
@@ -100,35 +108,55 @@ impl Suite<'_> {
                 None => judged_shut(bare, session.said.get(number), &session.stderr),
                 Some(_) => continue,
             };
-            found.push((*number, outcome));
+            found.push((*number, outcome, text(&session.said, *number)));
         }
-        let again: Vec<_> = ways.iter().filter(|(n, _)| found.iter().all(|(done, _)| done != n)).copied().collect();
-        found.extend(again.into_iter().map(|one| (one.0, self.alone(one))));
+        let again: Vec<_> = ways.iter().filter(|(n, _)| found.iter().all(|(done, ..)| done != n)).copied().collect();
+        found.extend(again.into_iter().map(|one| self.alone(one)));
         found
     }
 
     /// A way in a session of its own.
-    fn alone(&self, (number, way): (usize, &'static Way)) -> Outcome {
-        let line = filled(self.lab, self.programs, number, way.outside);
-        let _outside = (!line.is_empty()).then(|| Outside::start(self.lab, self.user, &line));
+    fn alone(&self, (number, way): (usize, &'static Way)) -> Judged {
         let ways = [(number, way)];
         let bare = self.bare(&ways).pop().unwrap_or(Bare::Untried);
         self.wire.clear();
+        let outside = self.outside(number, way);
         let session = run_strict(self.lab, self.programs, self.user, &ways);
-        self.wire.settle();
-        match self.wire.seen(number, way.judge) {
+        self.settle(&ways);
+        drop(outside);
+        let outcome = match self.wire.seen(number, way.judge) {
             None => judged_shut(bare, session.said.get(&number), &session.stderr),
             Some(seen) => judged_open(way, &seen, &session),
-        }
+        };
+        (number, outcome, text(&session.said, number))
     }
 
     /// Tries ways without TrustRun.
     fn bare(&self, ways: &[(usize, &'static Way)]) -> Vec<Bare> {
         self.wire.clear();
         let (tried, _): (Vec<_>, Vec<_>) = ways.iter().partition(|(_, way)| way.bare);
+        let outside: Vec<_> = tried.iter().map(|(number, way)| self.outside(*number, way)).collect();
         let said = if tried.is_empty() { Said::new() } else { run_bare(self.lab, self.programs, self.user, &tried) };
-        self.wire.settle();
+        self.settle(&tried);
+        drop(outside);
         ways.iter().map(|(number, way)| self.bare_of(*number, way, said.get(number))).collect()
+    }
+
+    /// The program that a way has outside; a fresh one for each run.
+    fn outside(&self, number: usize, way: &Way) -> Option<Outside> {
+        let line = filled(self.lab, self.programs, self.user, number, way.outside);
+        (!line.is_empty()).then(|| Outside::start(self.lab, &line))
+    }
+
+    /// Waits until all is known that was sent; a program outside may still be about to do what it was asked.
+    fn settle(&self, ways: &[(usize, &'static Way)]) {
+        self.wire.settle();
+        let busy =
+            |(number, way): &(usize, &Way)| !way.outside.is_empty() && self.wire.seen(*number, way.judge).is_none();
+        if ways.iter().any(busy) {
+            wait_until(Duration::from_millis(500), || !ways.iter().any(busy));
+            self.wire.settle();
+        }
     }
 
     fn bare_of(&self, number: usize, way: &Way, said: Option<&(i32, String)>) -> Bare {
@@ -148,6 +176,10 @@ impl Suite<'_> {
             other => Bare::Broken(format!("{other:?}")),
         }
     }
+}
+
+fn text(said: &Said, number: usize) -> String {
+    said.get(&number).map(|(code, text)| format!("{code}: {text}")).unwrap_or_default()
 }
 
 /// Nothing arrived from the session.

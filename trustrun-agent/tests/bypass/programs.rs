@@ -9,7 +9,9 @@ use std::sync::OnceLock;
 use trustrun_lab::{have, skip};
 
 /// C sources in `programs/`, each a program of its name.
-const SOURCES: [&str; 1] = ["sockets"];
+const SOURCES: [&str; 5] = ["sockets", "outside", "others", "escape", "push"];
+/// Scripts beside them.
+const SCRIPTS: [&str; 1] = ["terminal.py"];
 
 /// Where the programs are.
 #[derive(Debug)]
@@ -23,8 +25,7 @@ impl Programs {
     }
 }
 
-/// The sources' folder.
-pub(crate) fn sources() -> PathBuf {
+fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bypass/programs")
 }
 
@@ -49,5 +50,11 @@ fn build() -> Programs {
             Command::new("gcc").args(["-O1", "-pthread", "-o"]).arg(folder.path().join(name)).arg(&source).status();
         assert!(built.is_ok_and(|status| status.success()), "gcc could not build {}", source.display());
     }
+    for name in SCRIPTS {
+        fs::copy(sources().join(name), folder.path().join(name)).expect("a copy that everybody may read");
+    }
+    let suid = folder.path().join("sockets-suid");
+    fs::copy(folder.path().join("sockets"), &suid).expect("a copy");
+    fs::set_permissions(&suid, fs::Permissions::from_mode(0o4755)).expect("a setuid program");
     Programs { folder }
 }

@@ -10,11 +10,9 @@ use std::time::Duration;
 use trustrun_lab::{Lab, wait_until};
 use trustrun_model::Report;
 
-use crate::programs::{Programs, sources};
+use crate::programs::Programs;
 use crate::way::{User, Way, address, address6, token};
 
-/// The ordinary user. It is the one that the engine becomes where there is no user `trustrun`: the worst case.
-const NOBODY: u32 = 65_534;
 /// What may be reached: one address with its sinks, and names under `allowed.test`.
 const POLICY: &str = "version: 1\nname: bypass\ndefault: block\nrules:\n  - name: the rule\n    allow: \
     [\"203.0.113.10:9\", \"udp/203.0.113.10:9\", \"udp/[2001:db8::10]:9\", \"api.allowed.test:443\", \
@@ -34,72 +32,78 @@ pub(crate) struct Session {
     pub(crate) stderr: String,
 }
 
-/// A shell in the lab as this user.
-pub(crate) fn bare(lab: &Lab, user: User) -> Command {
-    match user {
-        User::Root => lab.command("sh"),
-        User::Ordinary => lab.command_as(NOBODY, NOBODY, "sh"),
+/// A folder that everybody may write to, inside and outside, and empty but for what a run left there.
+pub(crate) fn shared(lab: &Lab) -> PathBuf {
+    let dir = lab.folder().join("out");
+    for folder in [dir.clone(), dir.join("spool")] {
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777)).expect("a folder for everybody");
     }
+    dir
 }
 
 /// The ways' lines, one after the other, each with the marks that `said` looks for.
-fn script(lab: &Lab, programs: &Programs, ways: &[(usize, &Way)]) -> PathBuf {
-    let dir = lab.folder().join("out");
-    fs::create_dir_all(&dir).expect("a folder");
-    fs::set_permissions(&dir, fs::Permissions::from_mode(0o1777)).expect("a folder for everybody");
+fn script(lab: &Lab, programs: &Programs, user: User, ways: &[(usize, &Way)]) -> PathBuf {
+    let dir = shared(lab);
     let mut text = String::new();
     for (number, way) in ways {
-        let line = filled(lab, programs, *number, way.line).replace('\'', "'\\''");
+        let line = filled(lab, programs, user, *number, way.line).replace('\'', "'\\''");
         text += &format!(
             "echo; echo '@begin {number}'; timeout -k 1 10 sh -c '{line}' 2>&1; code=$?; echo; echo \"@end $code\"\n"
         );
     }
-    text += "exit 0\n";
+    text += &format!(": > {}\nexit 0\n", dir.join("done").display());
     let path = dir.join("script");
     fs::write(&path, text).expect("the script is written");
     path
 }
 
 /// A line with its words filled in.
-pub(crate) fn filled(lab: &Lab, programs: &Programs, number: usize, line: &str) -> String {
+pub(crate) fn filled(lab: &Lab, programs: &Programs, user: User, number: usize, line: &str) -> String {
     let places = [
         ("{to}", address(number).to_string()),
         ("{to6}", address6(number).to_string()),
         ("{token}", token(number)),
         ("{bin}", programs.bin().display().to_string()),
-        ("{src}", sources().display().to_string()),
         ("{dir}", lab.folder().join("out").display().to_string()),
+        ("{uid}", user.uid().to_string()),
+        // For what all tests of this machine share.
+        ("{key}", (std::process::id() * 200 + number_of(number) * 2 + u32::from(user == User::Root)).to_string()),
     ];
     places.iter().fold(line.to_owned(), |line, (place, value)| line.replace(place, value))
 }
 
+fn number_of(way: usize) -> u32 {
+    u32::try_from(way).expect("few ways")
+}
+
 /// The shell's line that runs `"$@"`, after what the ways want to be done outside.
-fn before(lab: &Lab, programs: &Programs, ways: &[(usize, &Way)]) -> String {
-    let lines = ways.iter().map(|(number, way)| filled(lab, programs, *number, way.before));
+fn before(lab: &Lab, programs: &Programs, user: User, ways: &[(usize, &Way)]) -> String {
+    let lines = ways.iter().map(|(number, way)| filled(lab, programs, user, *number, way.before));
     lines.filter(|line| !line.is_empty()).map(|line| line + "\n").collect::<String>() + "exec \"$@\""
 }
 
 /// Without TrustRun: what works on this machine at all.
 pub(crate) fn run_bare(lab: &Lab, programs: &Programs, user: User, ways: &[(usize, &Way)]) -> Said {
-    let path = script(lab, programs, ways);
+    let path = script(lab, programs, user, ways);
     let mut command = match user {
         User::Root => lab.command("bash"),
-        User::Ordinary => lab.command_as(NOBODY, NOBODY, "bash"),
+        User::Ordinary => lab.command_as(user.uid(), user.uid(), "bash"),
     };
-    command.args(["-c", &before(lab, programs, ways), "bash", "sh"]).arg(path);
+    command.args(["-c", &before(lab, programs, user, ways), "bash", "sh"]).arg(path);
     let (stdout, _) = to_the_end(lab, command);
     said(&stdout)
 }
 
 /// In a strict session.
 pub(crate) fn run_strict(lab: &Lab, programs: &Programs, user: User, ways: &[(usize, &Way)]) -> Session {
-    let path = script(lab, programs, ways);
+    let path = script(lab, programs, user, ways);
     let policy = lab.folder().join("policy.yaml");
     fs::write(&policy, POLICY).expect("the policy is written");
     let state = tempfile::tempdir().expect("a temporary folder");
     let report = state.path().join("report.json");
     let mut command = lab.command("bash");
-    command.args(["-c", &before(lab, programs, ways), "bash", env!("CARGO_BIN_EXE_trustrun"), "run", "--strict"]);
+    command.args(["-c", &before(lab, programs, user, ways), "bash", env!("CARGO_BIN_EXE_trustrun"), "run", "--strict"]);
     command.arg("--policy").arg(policy).arg("--report").arg(&report).arg("--db").arg(state.path().join("events.db"));
     if user == User::Ordinary {
         command.args(["--run-as", "nobody"]);
@@ -123,6 +127,10 @@ fn to_the_end(lab: &Lab, mut command: Command) -> (String, String) {
         let _ = child.kill();
         let _ = child.wait();
     }
+    // The program may outlive an agent that it ended. One that ended itself is not waited for long.
+    let done = shared(lab).join("done");
+    wait_until(Duration::from_secs(3), || done.exists());
+    let _ = fs::remove_file(&done);
     let text = |path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
     let (out, err) = (text(out), text(err));
     assert!(ended, "{command:?} did not end within {DEADLINE:?}\n{out}\n{err}");
@@ -133,7 +141,7 @@ fn to_the_end(lab: &Lab, mut command: Command) -> (String, String) {
 fn said(stdout: &str) -> Said {
     let mut found = Said::new();
     let mut number = None;
-    for line in stdout.lines() {
+    for line in stdout.lines().map(str::trim_end) {
         if let Some(n) = line.strip_prefix("@begin ").and_then(|n| n.parse().ok()) {
             number = Some(n);
             found.insert(n, (-1, String::new()));

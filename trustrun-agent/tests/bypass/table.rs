@@ -17,7 +17,7 @@ pub(crate) fn tell(family: &str, user: User, rows: &[Row]) {
     let mut lines = String::new();
     for row in rows {
         let (word, detail) = words(&row.outcome);
-        println!("{family} as {}: {:<26} {word} {detail}", user.name(), row.way.id);
+        println!("{family} as {}: {:<26} {word} {detail} [said {}]", user.name(), row.way.id, row.said);
         let line = [family, row.way.id, row.way.title, user.name(), &kernel, word, &detail];
         lines += &(line.map(|part| part.replace(['\t', '\n'], " ")).join("\t") + "\n");
     }

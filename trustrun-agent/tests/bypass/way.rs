@@ -12,6 +12,14 @@ pub(crate) enum User {
 }
 
 impl User {
+    /// The ordinary user is the one that the engine becomes where there is no user `trustrun`: the worst case.
+    pub(crate) fn uid(self) -> u32 {
+        match self {
+            Self::Ordinary => 65_534,
+            Self::Root => 0,
+        }
+    }
+
     /// For the table.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -28,6 +36,9 @@ pub(crate) enum Judge {
     Packet,
     /// Its token in a packet, in a name that was asked, or in what a server of the lab read inside TLS.
     Token,
+    /// The program made a file when a door was open. It is believed where it accuses; that it would find an open door is
+    /// known from the run without TrustRun.
+    Door,
 }
 
 /// What must become of a way where it works without TrustRun.
@@ -47,7 +58,8 @@ pub(crate) struct Way {
     /// One sentence, for the table.
     pub(crate) title: &'static str,
     /// What runs inside, a line of sh. `{to}`, `{to6}`: its own addresses outside the policy; `{token}`: what is to get
-    /// out; `{bin}`: the built programs; `{src}`: the scripts; `{dir}`: a folder that everybody may write to.
+    /// out; `{bin}`: the programs; `{dir}`: a folder that everybody may write to; `{uid}`: the user;
+    /// `{key}`: a number that no other test on this machine has.
     pub(crate) line: &'static str,
     pub(crate) judge: Judge,
     /// As an ordinary user, as root.
@@ -58,7 +70,7 @@ pub(crate) struct Way {
     pub(crate) alone: bool,
     /// Run outside first, by the shell that starts TrustRun, or the program where there is no TrustRun.
     pub(crate) before: &'static str,
-    /// A program that runs outside all the while, and says a line when it is ready; empty if none is needed.
+    /// A program that runs outside all the while, as root, and says "ready"; empty if none is needed.
     pub(crate) outside: &'static str,
     /// Whether it is tried without TrustRun too, to know that it works at all. Not where that would harm this machine.
     pub(crate) bare: bool,

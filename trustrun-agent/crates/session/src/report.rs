@@ -308,11 +308,6 @@ fn limits(facts: &Facts, locks: &[LockState]) -> Vec<Limit> {
             "with CAP_NET_RAW a command can send frames (AF_PACKET, AF_XDP, AF_VSOCK) that the cgroup hooks do not see; \
              an enforcing policy refuses those sockets",
         ));
-        out.push(limit(
-            "inherited-sockets",
-            "sockets that were open before the command started keep the cgroup that they were made in; an enforcing \
-             policy closes inherited descriptors",
-        ));
     }
     out.extend(facts.doors.iter().cloned());
     out

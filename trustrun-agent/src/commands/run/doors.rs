@@ -5,7 +5,10 @@ use std::{fmt::Write as _, path::PathBuf};
 use trustrun_guard::locks::{self, Stdio, Subject, Wanted, stdio};
 use trustrun_model::{Limit, LockState};
 
-use crate::commands::run::plan::{Plan, RunError};
+use crate::commands::run::{
+    inherited,
+    plan::{Plan, RunError},
+};
 
 const NAMES: [&str; 3] = ["standard input", "standard output", "standard error"];
 
@@ -19,7 +22,7 @@ impl Plan {
         let ways: Vec<(&str, Stdio)> = NAMES.into_iter().zip(stdio()).collect();
         if !self.enforce {
             let network = ways.iter().filter(|(_, kind)| *kind == Stdio::Network);
-            self.from_outside = network.map(|(name, _)| from_outside(name)).collect();
+            self.from_outside = network.map(|(name, _)| from_outside(name)).chain(inherited::sockets()).collect();
             return Ok(());
         }
         if self.args.best_effort {

@@ -1,3 +1,6 @@
 //! The ways around, by family: data, one entry each.
 
+pub(crate) mod doors;
+pub(crate) mod escape;
+pub(crate) mod others;
 pub(crate) mod sockets;

@@ -1,0 +1,137 @@
+//! What others do on the session's behalf: proxies, daemons, and processes that are made to.
+
+use crate::way::{Must, WAY, Way};
+
+/// Gaps that say that a program outside may have been asked.
+const ASKED: &[&str] = &["local-service", "local-services", "unix-socket", "unix-sockets", "passed-socket"];
+
+/// One kind of `programs/others.c`, and the program outside that it asks.
+macro_rules! asks {
+    ($id:literal, $title:literal, $outside:literal, $ask:literal) => {
+        Way {
+            id: $id,
+            title: $title,
+            outside: concat!("{bin}/outside ", $outside),
+            line: concat!("{bin}/others ", $ask, " {to} {token}"),
+            must: (Must::Told, Must::Told),
+            told: ASKED,
+            alone: true,
+            ..WAY
+        }
+    };
+}
+
+/// The same, with a process of the same user that is made to do it against its will.
+macro_rules! forces {
+    ($id:literal, $title:literal, $kind:literal) => {
+        Way {
+            id: $id,
+            title: $title,
+            outside: "{bin}/outside as {uid} victim {dir}/victim",
+            line: concat!("{bin}/others ", $kind, " {dir}/victim {to} {token}"),
+            alone: true,
+            ..WAY
+        }
+    };
+}
+
+pub(crate) const ALL: &[Way] = &[
+    asks!(
+        "unix_run",
+        "a daemon's socket in /run, as a container engine, D-Bus or systemd has",
+        "stream /run/trustrun-bypass-{key}.sock",
+        "stream /run/trustrun-bypass-{key}.sock"
+    ),
+    asks!(
+        "unix_tmp",
+        "a daemon's socket in a folder that everybody may use, as tmux has in /tmp",
+        "stream {dir}/{token}.sock",
+        "stream {dir}/{token}.sock"
+    ),
+    asks!(
+        "unix_abstract",
+        "a daemon's abstract socket, which has no file",
+        "stream @trustrun-bypass-{key}",
+        "stream @trustrun-bypass-{key}"
+    ),
+    asks!("unix_dgram", "a datagram to a daemon's unix socket", "dgram {dir}/{token}.sock", "dgram {dir}/{token}.sock"),
+    asks!(
+        "unix_pass",
+        "a connected socket that a daemon passes on (SCM_RIGHTS)",
+        "pass {dir}/{token}.sock",
+        "pass {dir}/{token}.sock"
+    ),
+    Way {
+        must: WAY.must,
+        ..asks!(
+            "proxy_loopback",
+            "a proxy on 127.0.0.1 that is not of the session",
+            "loopback 127.0.0.1",
+            "loopback 127.0.0.1"
+        )
+    },
+    Way { must: WAY.must, ..asks!("proxy_loopback6", "the same on ::1", "loopback6 any", "loopback ::1") },
+    Way {
+        must: WAY.must,
+        ..asks!("proxy_loopback_other", "the same on 127.9.9.9", "loopback 127.9.9.9", "loopback 127.9.9.9")
+    },
+    asks!("netlink", "a message to another process's netlink socket", "netlink -", "netlink -"),
+    asks!("message_queue", "a message to another process's queue (System V)", "queue {key}", "queue {key}"),
+    forces!("ptrace", "a process outside that is traced, and its memory written", "ptrace"),
+    forces!("process_memory", "a process outside whose /proc/PID/mem is written", "mem"),
+    forces!("process_writev", "the same by process_vm_writev", "writev"),
+    Way {
+        id: "process_socket",
+        title: "a connected socket taken from a process outside (pidfd_getfd)",
+        outside: "{bin}/outside as {uid} victim {dir}/victim '{to} x'",
+        line: "{bin}/others descriptor {dir}/victim {to} {token}",
+        judge: crate::way::Judge::Token,
+        alone: true,
+        ..WAY
+    },
+    Way {
+        id: "cron",
+        title: "a file in /etc/cron.d, which somebody outside executes",
+        outside: "sh -c 'mount -t tmpfs -o mode=755 none /etc/cron.d && exec {bin}/outside spool /etc/cron.d'",
+        line: "{bin}/others file /etc/cron.d/{token} {to} {token}",
+        must: (Must::Told, Must::Told),
+        told: &["root-target", "host-files"],
+        alone: true,
+        ..WAY
+    },
+    Way {
+        id: "tmux",
+        title: "a tmux server that runs outside",
+        outside: "{bin}/outside as {uid} exec sh -c '(until [ -S {dir}/{token}.tmux ]; do sleep 0.02; done; echo ready) & exec tmux -D -S {dir}/{token}.tmux -f /dev/null'",
+        line: "command -v tmux >/dev/null || exit 3; tmux -S {dir}/{token}.tmux run-shell '{bin}/sockets tcp {to} {to6} {token}' || { echo EPERM; exit 1; }",
+        must: (Must::Told, Must::Told),
+        told: ASKED,
+        alone: true,
+        ..WAY
+    },
+    Way {
+        id: "terminal",
+        title: "a line pushed into the terminal's input, for the shell that started the session (TIOCSTI)",
+        before: "exec python3 {bin}/terminal.py \"$@\"",
+        line: "{bin}/push '{bin}/sockets tcp {to} {to6} {token}'",
+        alone: true,
+        ..WAY
+    },
+];
+
+/// Files and the like that any two programs of one machine can use, if both want to.
+pub(crate) const SHARED: &[Way] = &[
+    asks!(
+        "named_pipe",
+        "a named pipe that a program outside reads",
+        "fifo {dir}/{token}.pipe",
+        "fifo {dir}/{token}.pipe"
+    ),
+    asks!("file", "a file that a program outside looks for", "spool {dir}/spool", "file {dir}/spool/{token}"),
+    asks!(
+        "shared_memory",
+        "memory that is shared with a program outside",
+        "shared /dev/shm/trustrun-bypass-{key}",
+        "shared /dev/shm/trustrun-bypass-{key}"
+    ),
+];
