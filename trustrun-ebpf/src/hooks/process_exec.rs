@@ -81,8 +81,9 @@ fn tell(ctx: &RawTracePointContext, s: *mut Scratch, config: &Config) {
             }
         }
         let header = emit::header(kind::EXEC, flags, emit::owner(), 0);
+        let wake = emit::wake(&header);
         base.cast::<ExecEvent>().write_unaligned(ExecEvent { header, exe, argv: size as u32 });
         let total = launder(s, size) & (2 * ARGV_MAX as u64 - 1);
-        emit::output(base, (EXEC + PATH_MAX) as u64 + total);
+        emit::output(base, (EXEC + PATH_MAX) as u64 + total, wake);
     }
 }

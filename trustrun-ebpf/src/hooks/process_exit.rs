@@ -30,6 +30,8 @@ pub fn process_exit(ctx: RawTracePointContext) -> i32 {
     let task: usize = ctx.arg(0);
     // SAFETY: the helper checks the access.
     let status = unsafe { bpf_probe_read_kernel((task + config.offsets.task_exit_code as usize) as *const u32) };
-    emit::record(TaskEvent { header: emit::header(kind::EXIT, 0, owner, 0), value: status.unwrap_or(0) as u64 });
+    let header = emit::header(kind::EXIT, 0, owner, 0);
+    let wake = emit::wake(&header);
+    emit::record(TaskEvent { header, value: status.unwrap_or(0) as u64 }, wake);
     0
 }

@@ -33,7 +33,9 @@ pub fn process_fork(ctx: RawTracePointContext) -> i32 {
         if TASKS.insert(&tgid, &1, 0).is_err() {
             count(counter::TASKS_FULL);
         }
-        emit::record(TaskEvent { header: emit::header(kind::FORK, 0, emit::owner(), 0), value: tgid as u64 });
+        let header = emit::header(kind::FORK, 0, emit::owner(), 0);
+        let wake = emit::wake(&header);
+        emit::record(TaskEvent { header, value: tgid as u64 }, wake);
     }
     0
 }

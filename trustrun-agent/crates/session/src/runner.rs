@@ -129,8 +129,9 @@ impl Runner<'_> {
         };
         let mut busy = false;
         loop {
-            self.wait(busy);
-            busy = self.drain() > 0;
+            let cut_short = self.wait(busy);
+            // The kernel programs rely on a whole millisecond behind the last event (`emit::wake`).
+            busy = self.drain() > 0 || cut_short;
             self.flush();
             loop {
                 match self.link.guard.try_receive() {
@@ -160,14 +161,15 @@ impl Runner<'_> {
     }
 
     /// Waits for events or the guard. While events come, it lets them gather for a millisecond: waking for each one
-    /// costs both sides more than reading it.
-    fn wait(&self, busy: bool) {
+    /// costs both sides more than reading it. Whether that millisecond was cut short.
+    fn wait(&self, busy: bool) -> bool {
         let guard = PollFd::new(self.link.guard.as_fd(), PollFlags::POLLIN);
         if busy {
-            let _ = poll(&mut [guard], PollTimeout::from(1u8));
+            poll(&mut [guard], PollTimeout::from(1u8)) != Ok(0)
         } else {
             let ring = PollFd::new(self.link.ring.as_fd(), PollFlags::POLLIN);
             let _ = poll(&mut [guard, ring], PollTimeout::from(250u8));
+            false
         }
     }
 
