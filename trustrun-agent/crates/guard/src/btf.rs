@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn reads_this_kernels_offsets() {
         if !Path::new(PATH).exists() {
-            eprintln!("SKIPPED: this kernel has no BTF");
+            crate::skip::skip("this kernel has no BTF");
             return;
         }
         let o = offsets().unwrap();

@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn the_victim_gets_an_error_at_once_and_no_bystander_does() {
         if !nix::unistd::geteuid().is_root() {
-            eprintln!("SKIPPED: SOCK_DESTROY needs root");
+            crate::skip::skip("SOCK_DESTROY needs root");
             return;
         }
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -30,6 +30,9 @@ mod session;
 #[cfg(not(feature = "ebpf"))]
 #[path = "session_none.rs"]
 mod session;
+#[cfg(all(test, feature = "ebpf"))]
+#[path = "../tests/skip/mod.rs"]
+mod skip;
 mod sys;
 
 pub use cgroup::{Cgroup, Hierarchy};
