@@ -61,7 +61,10 @@ fn main() -> ExitCode {
         #[cfg(feature = "demo")]
         Command::Demo(args) => return demo::run(&args),
         #[cfg(not(feature = "demo"))]
-        Command::Demo => Err("this trustrun was built without the demo: build it with the default features".into()),
+        Command::Demo => {
+            eprintln!("trustrun: this trustrun was built without the demo: build it with the default features");
+            return ExitCode::from(125);
+        }
         #[cfg(feature = "demo")]
         Command::DemoFetch(args) => return demo::fetch::run(&args),
     };

@@ -74,8 +74,8 @@ impl Session {
             // No room: the name is refused like any that was not answered.
             let _ = loaded.bind(address, name.as_bytes(), default, boot_ns(), u64::MAX);
         }
-        let mut ring = loaded.ring()?;
-        let mut config = Config {
+        let ring = loaded.ring()?;
+        let config = Config {
             cgroup: cgroup.id,
             dns_grace: u64::try_from(plan.dns_grace.as_nanos()).unwrap_or(u64::MAX),
             level: cgroup.level,
@@ -88,44 +88,18 @@ impl Session {
         };
         loaded.configure(&config)?;
         loaded.attach(cgroup)?;
-        let pinned = loaded.pin(&plan.session);
         let attached_ns = wall_ns();
-        let proved = pinned.and_then(|()| loaded.watch(cgroup.id)).and_then(|watch| {
-            crate::selftest::run(&mut loaded, &mut ring, cgroup)?;
-            Ok(watch)
-        });
-        let watch = match proved {
-            Ok(watch) => watch,
+        // From here on links are pinned, and would outlive an error.
+        let forked = prepare(&mut loaded, &plan, cgroup, ring, config, attached_ns)
+            .and_then(|p| Ok((sys::split().map_err(GuardError::system("forking the engine"))?, p)));
+        let (engine_pid, Prepared { watch, ours, binder, link }) = match forked {
+            Ok(all) => all,
             Err(e) => {
                 loaded.detach();
                 return Err(e);
             }
         };
-        // The canary's events are not the session's.
-        config.mode = trustrun_common::MODE_OFF;
-        config.counting = 0;
-        loaded.configure(&config)?;
-        ring.drain(usize::MAX, |_| {});
-        loaded.reset_counters()?;
-        if plan.enforce {
-            config.mode = trustrun_common::MODE_ENFORCE;
-        } else {
-            config.mode = trustrun_common::MODE_OBSERVE;
-        }
-        // Without a policy nothing is judged, and watching changes nothing: DNS over TCP goes where it went.
-        let dns = if plan.tables.is_some() { dns_listeners(&mut config) } else { [None, None] };
-        loaded.configure(&config)?;
-        let (ours, theirs) = Channel::pair()?;
-        let (binder, bind) = Channel::pair()?;
-        let link = EngineLink {
-            ring,
-            dns,
-            binder: Some(bind),
-            guard: theirs,
-            raw: [sys::raw_socket(false).ok(), sys::raw_socket(true).ok()],
-            attached_ns,
-        };
-        let Some(engine_pid) = sys::split().map_err(GuardError::system("forking the engine"))? else {
+        let Some(engine_pid) = engine_pid else {
             drop((ours, binder, foreground, held));
             loaded.leave();
             sys::leave(engine(link));
@@ -388,6 +362,43 @@ impl Session {
         let _ = waitpid(self.engine_pid, None);
         None
     }
+}
+
+/// What there is before the engine is forked.
+struct Prepared {
+    watch: Watch,
+    ours: Channel,
+    binder: Channel,
+    link: EngineLink,
+}
+
+/// Pins what is attached, proves that it sees, arms it, and opens what the engine needs.
+fn prepare(
+    loaded: &mut Loaded,
+    plan: &Plan,
+    cgroup: &Cgroup,
+    mut ring: trustrun_observe::Ring,
+    mut config: Config,
+    attached_ns: i64,
+) -> Result<Prepared, GuardError> {
+    loaded.pin(&plan.session)?;
+    let watch = loaded.watch(cgroup.id)?;
+    crate::selftest::run(loaded, &mut ring, cgroup)?;
+    // The canary's events are not the session's.
+    config.mode = trustrun_common::MODE_OFF;
+    config.counting = 0;
+    loaded.configure(&config)?;
+    ring.drain(usize::MAX, |_| {});
+    loaded.reset_counters()?;
+    config.mode = if plan.enforce { trustrun_common::MODE_ENFORCE } else { trustrun_common::MODE_OBSERVE };
+    // Without a policy nothing is judged, and watching changes nothing: DNS over TCP goes where it went.
+    let dns = if plan.tables.is_some() { dns_listeners(&mut config) } else { [None, None] };
+    loaded.configure(&config)?;
+    let (ours, theirs) = Channel::pair()?;
+    let (binder, bind) = Channel::pair()?;
+    let raw = [sys::raw_socket(false).ok(), sys::raw_socket(true).ok()];
+    let link = EngineLink { ring, dns, binder: Some(bind), guard: theirs, raw, attached_ns };
+    Ok(Prepared { watch, ours, binder, link })
 }
 
 /// Takes nothing over from the caller that is meant for its command: terminal, pipes, signals and limits.
