@@ -17,6 +17,8 @@ cargo xtask bench [--json FILE] [--only PART,...] [--quick]
         Build, then measure what TrustRun costs, against the same work without it (some minutes).
 cargo xtask vm [--kernel NAME]... [--suite NAME]... [--filter TEST] [--systemd] [-- CMD [ARG...]]
         The tests on Debian's kernels under QEMU, from 5.10 to the newest (docs/vm.md).
+cargo xtask fuzz [--target NAME]... [--time SECONDS] [--input FILE]
+        Give every decoder hostile input, a minute each unless told; `test` does it for 10 s.
 cargo xtask lint
         Clippy with warnings as errors, for the agent and the kernel programs, and the format.
 cargo xtask build [--release]
@@ -52,6 +54,7 @@ pub(crate) enum Task {
     Bypass(Option<OsString>),
     /// The arguments of `trustrun-bench`, unread.
     Bench(Vec<OsString>),
+    Fuzz(Fuzzing),
     Lint,
     Vm(Guests),
     /// How `cargo test` starts a test binary when we are not root ourselves; not for people.
@@ -65,6 +68,17 @@ pub(crate) struct Selection {
     pub(crate) filter: Option<OsString>,
     /// What follows `--`: options of the test binaries.
     pub(crate) options: Vec<OsString>,
+}
+
+/// What is to be fuzzed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fuzzing {
+    /// Names of targets; none means all.
+    pub(crate) targets: Vec<String>,
+    /// For each target.
+    pub(crate) seconds: Option<u64>,
+    /// One input to see again.
+    pub(crate) input: Option<OsString>,
 }
 
 /// What to run on which kernels.
@@ -128,6 +142,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Parsed,
         },
         "bench" => Task::Bench(rest),
         "vm" => Task::Vm(guests(rest)?),
+        "fuzz" => Task::Fuzz(fuzzing(rest)?),
         "as-root" => Task::AsRoot(rest),
         other => return Err(format!("there is no task {other:?}")),
     };
@@ -193,6 +208,26 @@ fn guests(rest: Vec<OsString>) -> Result<Guests, String> {
     Ok(found)
 }
 
+fn fuzzing(rest: Vec<OsString>) -> Result<Fuzzing, String> {
+    let mut found = Fuzzing::default();
+    let mut rest = rest.into_iter();
+    while let Some(option) = rest.next() {
+        let mut value = || rest.next().ok_or_else(|| format!("{option:?} needs a value"));
+        match option.to_str() {
+            Some("--target") => found.targets.push(value()?.to_string_lossy().into_owned()),
+            Some("--input") => found.input = Some(value()?),
+            Some("--time") => found.seconds = Some(seconds(&value()?)?),
+            _ => return Err(format!("fuzz does not know {option:?}")),
+        }
+    }
+    Ok(found)
+}
+
+fn seconds(text: &OsString) -> Result<u64, String> {
+    let number = text.to_str().and_then(|text| text.trim_end_matches('s').parse().ok()).filter(|n| *n > 0);
+    number.ok_or_else(|| format!("{text:?} is no number of seconds"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,7 +252,7 @@ mod tests {
 
     #[test]
     fn help_fits_a_screen() {
-        assert!(HELP.lines().count() <= 26);
+        assert!(HELP.lines().count() <= 32);
         assert!(HELP.lines().all(|line| line.len() <= 100));
     }
 
@@ -257,10 +292,26 @@ mod tests {
     }
 
     #[test]
+    fn fuzzing_takes_targets_and_a_time() {
+        let wanted = Fuzzing { targets: vec!["dns".into(), "tls".into()], seconds: Some(600), input: None };
+        assert_eq!(task("fuzz --target dns --time 600 --target tls"), Task::Fuzz(wanted));
+        assert_eq!(task("fuzz"), Task::Fuzz(Fuzzing::default()));
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
-        for line in
-            ["bypass --fast", "fly", "run", "setup now", "build --fast", "test a b", "test --fast", "test --filter"]
-        {
+        for line in [
+            "bypass --fast",
+            "fly",
+            "run",
+            "setup now",
+            "build --fast",
+            "test a b",
+            "test --fast",
+            "test --filter",
+            "fuzz x",
+            "fuzz --time 0",
+        ] {
             assert!(parse(words(line).into_iter()).is_err(), "{line}");
         }
     }

@@ -6,6 +6,7 @@
 mod args;
 mod build;
 mod bypass;
+mod fuzz;
 mod host;
 mod lint;
 mod packages;
@@ -60,6 +61,7 @@ fn act(task: Task) -> anyhow::Result<ExitCode> {
         Task::Test(selection) => test::test(&host, &selection),
         Task::Bypass(filter) => bypass::bypass(&host, filter.as_deref()),
         Task::Bench(arguments) => run::bench(&host, arguments),
+        Task::Fuzz(wanted) => fuzz::fuzz(&host, &wanted),
         Task::Lint => lint::lint(&host),
         Task::Vm(guests) => vm::vm(&host, &guests),
         Task::AsRoot(command) => run::as_root(&host, command),

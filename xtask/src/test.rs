@@ -1,11 +1,14 @@
 //! `cargo xtask test`: all tests, and an honest count at the end.
 //!
+//! After the tests of `cargo test` each fuzz target runs for some seconds (`fuzz`).
+//!
 //! The tests drive real programs in network namespaces and load kernel programs, so they want root. A test that cannot run
 //! here skips: to the test harness that looks like a pass, so it also appends one line with its reason to the file
 //! that TRUSTRUN_SKIP_LOG names, and those lines are counted and shown here.
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs,
     io::{self, BufRead, BufReader, IsTerminal as _},
     path::Path,
@@ -14,7 +17,12 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::{args::Selection, host::Host, packages, setup};
+use crate::{
+    args::Selection,
+    fuzz::{self, Fuzzed},
+    host::Host,
+    packages, setup,
+};
 
 /// Runs the selected tests.
 pub(crate) fn test(host: &Host, selection: &Selection) -> Result<ExitCode> {
@@ -40,8 +48,9 @@ pub(crate) fn test(host: &Host, selection: &Selection) -> Result<ExitCode> {
     }
     let status = child.wait().context("cargo is lost")?;
 
-    let skips = Skips::read(&skip_log)?;
+    let mut skips = Skips::read(&skip_log)?;
     let _ = fs::remove_file(&skip_log);
+    tally.fuzz(fuzz::smoke(host, selection.filter.as_deref().map(OsStr::to_string_lossy).as_deref())?, &mut skips);
     let verdict = judge(&tally, status.success());
     print!("{}", closing(&tally, &skips, &verdict));
     Ok(if verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -90,6 +99,27 @@ impl Tally {
         }
         let _ = to.flush();
         Ok(())
+    }
+
+    /// Adds the fuzz targets' short runs, each as a test.
+    fn fuzz(&mut self, fuzzed: Result<Vec<Fuzzed>, String>, skips: &mut Skips) {
+        match fuzzed {
+            Ok(all) => {
+                for target in all {
+                    if target.good {
+                        self.passed += 1;
+                    } else {
+                        self.failed += 1;
+                        self.failures.push(format!("fuzz::{}", target.target));
+                    }
+                }
+            }
+            Err(why) => {
+                // As a test that skips: to the tally it has passed.
+                self.passed += 1;
+                *skips.0.entry(why).or_default() += 1;
+            }
+        }
     }
 
     /// Takes one line of a test binary's output.
@@ -205,6 +235,16 @@ mod tests {
         let wanted = Tally { passed: 3, failed: 1, ignored: 1, filtered: 7, failures: vec!["b::c".into()] };
         assert_eq!(found, wanted);
         assert_eq!(passed_on, OUTPUT.as_bytes());
+    }
+
+    #[test]
+    fn a_fuzz_target_counts_as_a_test() {
+        let one = |name: &str, good| Fuzzed { target: name.into(), inputs: 9, good };
+        let (mut tally, mut skips) = (Tally::default(), Skips::default());
+        tally.fuzz(Ok(vec![one("dns", true), one("tls", false)]), &mut skips);
+        assert_eq!((tally.passed, tally.failed, &*tally.failures), (1, 1, &["fuzz::tls".to_owned()][..]));
+        tally.fuzz(Err("no C++ compiler".into()), &mut skips);
+        assert_eq!((tally.passed, skips.count()), (2, 1));
     }
 
     #[test]

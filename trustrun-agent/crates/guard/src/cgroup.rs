@@ -35,7 +35,8 @@ impl Hierarchy {
     }
 
     /// The first cgroup2 mount of a mountinfo text (proc_pid_mountinfo(5)).
-    fn parse(text: &str) -> Option<Self> {
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         mounts(text).find(|m| m.kind == "cgroup2").map(|m| Self { mount: m.place.into() })
     }
 }

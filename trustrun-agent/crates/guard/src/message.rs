@@ -179,7 +179,9 @@ pub(crate) fn address(ip: IpAddr) -> Address {
 }
 
 impl Order {
-    pub(crate) fn to_bytes(self) -> [u8; SIZE] {
+    /// As it is sent.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; SIZE] {
         match self {
             Self::Ready => words(1, &[]),
             Self::Kill => words(2, &[]),
@@ -199,7 +201,9 @@ impl Order {
         }
     }
 
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    /// From what came; `None` for whatever is no message.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let w = read(bytes)?;
         Some(match w[0] {
             1 => Self::Ready,
@@ -226,7 +230,9 @@ impl Order {
 }
 
 impl Note {
-    pub(crate) fn to_bytes(self) -> [u8; SIZE] {
+    /// As it is sent.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; SIZE] {
         match self {
             Self::Go => words(1, &[]),
             Self::Final(f) => {
@@ -245,7 +251,9 @@ impl Note {
         }
     }
 
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    /// From what came; `None` for whatever is no message.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let w = read(bytes)?;
         Some(match w[0] {
             1 => Self::Go,

@@ -3,6 +3,7 @@
 use std::{
     env, fs,
     net::{IpAddr, Ipv4Addr},
+    sync::LazyLock,
 };
 
 use nix::unistd::{Uid, User, getuid};
@@ -27,14 +28,15 @@ impl Resolvers {
     /// Reads `/etc/resolv.conf` and `/etc/hosts`; without a nameserver line resolvers ask 127.0.0.1 (resolv.conf(5)).
     #[must_use]
     pub fn read() -> Self {
-        let mut r = Self::parse(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default(), &about_host().0);
-        r.hosts = hosts(&fs::read_to_string("/etc/hosts").unwrap_or_default());
-        r
+        let text = |path| fs::read_to_string(path).unwrap_or_default();
+        Self::parse(&text("/etc/resolv.conf"), &about_host().0, &text("/etc/hosts"))
     }
 
-    /// Without a search list the host name's own domain is one (resolv.conf(5)).
-    fn parse(text: &str, host: &str) -> Self {
-        let mut r = Self::default();
+    /// What these texts of resolv.conf and hosts say. Without a search list the host name's own domain is one
+    /// (resolv.conf(5)).
+    #[must_use]
+    pub fn parse(text: &str, host: &str, hosts_file: &str) -> Self {
+        let mut r = Self { hosts: hosts(hosts_file), ..Self::default() };
         r.search.extend(host.split_once('.').map(|(_, domain)| domain.to_ascii_lowercase()));
         for line in text.lines() {
             let mut words = line.split_whitespace();
@@ -103,9 +105,10 @@ pub(crate) fn sha256(path: &str) -> String {
     }
 }
 
-/// This executable.
+/// This executable. It is read once: it is large, and cannot change while it runs.
 pub(crate) fn tool() -> ToolInfo {
-    ToolInfo { version: env!("CARGO_PKG_VERSION").into(), sha256: sha256("/proc/self/exe") }
+    static SHA256: LazyLock<String> = LazyLock::new(|| sha256("/proc/self/exe"));
+    ToolInfo { version: env!("CARGO_PKG_VERSION").into(), sha256: SHA256.clone() }
 }
 
 #[cfg(test)]
@@ -117,11 +120,12 @@ mod tests {
         let r = Resolvers::parse(
             "# x\nnameserver 10.0.0.53\nsearch Svc.Cluster.Local. example.org\nnameserver fe80::1%eth0\n",
             "a.b",
+            "",
         );
         assert_eq!(r.addresses, ["10.0.0.53".parse::<IpAddr>().unwrap(), "fe80::1".parse().unwrap()]);
         assert_eq!(r.search, ["svc.cluster.local", "example.org"]);
-        assert_eq!(Resolvers::parse("", "node1.ward.example").search, ["ward.example"]);
-        assert_eq!(Resolvers::parse("", "").addresses, [IpAddr::V4(Ipv4Addr::LOCALHOST)]);
+        assert_eq!(Resolvers::parse("", "node1.ward.example", "").search, ["ward.example"]);
+        assert_eq!(Resolvers::parse("", "", "").addresses, [IpAddr::V4(Ipv4Addr::LOCALHOST)]);
     }
 
     #[test]
