@@ -47,6 +47,9 @@ pub(crate) struct RunArgs {
     /// Exit with 121 (fail) or 122 (incomplete) where the command exited with 0.
     #[arg(long)]
     pub(crate) exit_verdict: bool,
+    /// Bytes of the kernel's event buffer, a power of two. For tests of what happens when it is full.
+    #[arg(long, hide = true, value_name = "BYTES")]
+    pub(crate) ring_bytes: Option<u32>,
     /// The command and its arguments.
     // Not `allow_hyphen_values`: a mistyped option of ours would be taken for the command.
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]

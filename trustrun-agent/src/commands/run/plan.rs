@@ -141,7 +141,7 @@ impl Plan {
             search: self.resolvers.search.clone(),
             hosts: self.resolvers.hosts.iter().filter_map(|(a, n)| Some((*a, Name::new(n)?))).collect(),
             dns_grace: DNS_GRACE,
-            ring_bytes: RING_BYTES,
+            ring_bytes: self.args.ring_bytes.unwrap_or(RING_BYTES),
             wait_all: self.args.wait_all,
         }
     }
