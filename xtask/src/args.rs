@@ -19,6 +19,8 @@ cargo xtask vm [--kernel NAME]... [--suite NAME]... [--filter TEST] [--systemd] 
         The tests on Debian's kernels under QEMU, from 5.10 to the newest (docs/vm.md).
 cargo xtask fuzz [--target NAME]... [--time SECONDS] [--input FILE]
         Give every decoder hostile input, a minute each unless told; `test` does it for 10 s.
+cargo xtask soak [--time SECONDS]
+        Mixed traffic and killed agents, for ten minutes; `test` does it for 30 s.
 cargo xtask lint
         Clippy with warnings as errors, for the agent and the kernel programs, and the format.
 cargo xtask build [--release]
@@ -55,6 +57,8 @@ pub(crate) enum Task {
     /// The arguments of `trustrun-bench`, unread.
     Bench(Vec<OsString>),
     Fuzz(Fuzzing),
+    /// For so many seconds.
+    Soak(Option<u64>),
     Lint,
     Vm(Guests),
     /// How `cargo test` starts a test binary when we are not root ourselves; not for people.
@@ -143,6 +147,11 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Parsed,
         "bench" => Task::Bench(rest),
         "vm" => Task::Vm(guests(rest)?),
         "fuzz" => Task::Fuzz(fuzzing(rest)?),
+        "soak" => match rest.as_slice() {
+            [] => Task::Soak(None),
+            [flag, time] if flag == "--time" => Task::Soak(Some(seconds(time)?)),
+            [other, ..] => return Err(format!("soak does not know {other:?}, or it has no value")),
+        },
         "as-root" => Task::AsRoot(rest),
         other => return Err(format!("there is no task {other:?}")),
     };
@@ -296,6 +305,7 @@ mod tests {
         let wanted = Fuzzing { targets: vec!["dns".into(), "tls".into()], seconds: Some(600), input: None };
         assert_eq!(task("fuzz --target dns --time 600 --target tls"), Task::Fuzz(wanted));
         assert_eq!(task("fuzz"), Task::Fuzz(Fuzzing::default()));
+        assert_eq!((task("soak"), task("soak --time 60s")), (Task::Soak(None), Task::Soak(Some(60))));
     }
 
     #[test]
@@ -311,6 +321,7 @@ mod tests {
             "test --filter",
             "fuzz x",
             "fuzz --time 0",
+            "soak --time",
         ] {
             assert!(parse(words(line).into_iter()).is_err(), "{line}");
         }

@@ -12,6 +12,7 @@ mod lint;
 mod packages;
 mod run;
 mod setup;
+mod soak;
 mod test;
 mod toolchain;
 mod vm;
@@ -62,6 +63,7 @@ fn act(task: Task) -> anyhow::Result<ExitCode> {
         Task::Bypass(filter) => bypass::bypass(&host, filter.as_deref()),
         Task::Bench(arguments) => run::bench(&host, arguments),
         Task::Fuzz(wanted) => fuzz::fuzz(&host, &wanted),
+        Task::Soak(seconds) => soak::soak(&host, seconds),
         Task::Lint => lint::lint(&host),
         Task::Vm(guests) => vm::vm(&host, &guests),
         Task::AsRoot(command) => run::as_root(&host, command),

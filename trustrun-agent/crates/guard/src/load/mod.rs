@@ -121,7 +121,8 @@ impl Loaded {
         Ok(())
     }
 
-    /// Pins the links, so that they outlive the agent: a crash leaves what was blocked blocked.
+    /// Pins the links and the programs that they go on in, so that they outlive the agent: a crash leaves what was blocked
+    /// blocked, and what was allowed allowed.
     ///
     /// # Errors
     /// If there is no bpffs and none can be mounted, or pinning fails.
@@ -136,6 +137,12 @@ impl Loaded {
                 reason: chain(&e),
             })?;
             self.links.push((name, FdLink::from(pinned)));
+        }
+        // The kernel empties a program array that user space holds no more, also while programs use it: then every
+        // lookup, answer and first payload would be refused or lost.
+        for name in programs::jump_arrays() {
+            let jumps = self.ebpf.map(name).ok_or_else(|| missing("map", name))?;
+            jumps.pin(folder.join(name)).map_err(|e| GuardError::Map { name, reason: chain(&e) })?;
         }
         Ok(())
     }

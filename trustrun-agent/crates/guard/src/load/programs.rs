@@ -37,6 +37,13 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
     HOOK_NAMES.into_iter().chain(JUMPS.map(|(_, _, name)| name))
 }
 
+/// The arrays in `JUMPS`, each once.
+pub(super) fn jump_arrays() -> impl Iterator<Item = &'static str> {
+    let mut arrays: Vec<&str> = JUMPS.iter().map(|(map, _, _)| *map).collect();
+    arrays.dedup();
+    arrays.into_iter()
+}
+
 /// Loads every program, on as many threads as there are processors: the verifier's work is most of what a session's
 /// start takes, and it is done in the calling thread. All threads have ended when this returns, so that the guard may
 /// fork.
