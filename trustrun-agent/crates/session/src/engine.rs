@@ -193,7 +193,10 @@ impl Engine {
             Fact::Query { flow, refused, resolver, message } => {
                 return self.query(o.at, o.process, flow, *refused, *resolver, message);
             }
-            Fact::Answer { flow, believed, message, .. } => self.answer(o.at, flow, *believed, message),
+            Fact::Answer { flow, believed, bound, message } => {
+                // Where the kernel bound nothing, for want of room or by its own reading, no name grants anything.
+                self.answer(o.at, flow, *believed && *bound != Some(0), message);
+            }
             Fact::Packet { protocol, peer, decided } => return self.packet(o, *protocol, *peer, decided),
             Fact::Socket { family, kind, protocol, decided } => {
                 return self.socket(o, (*family, *kind, *protocol), decided);
