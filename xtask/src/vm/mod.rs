@@ -57,7 +57,6 @@ pub(crate) fn vm(host: &Host, guests: &Guests) -> Result<ExitCode> {
     fs::create_dir_all(&scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
     let run = Run { host, guests, folder: &folder, image: &image, programs: &programs, scratch: &scratch };
     let boots = run.all(&ready);
-    let boots = boots?;
     for boot in &boots {
         eprint!("{}", boot.failures());
     }
@@ -104,7 +103,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Boots every kernel, some at once, and gives the results in the order of the matrix.
-    fn all(&self, ready: &[Ready]) -> Result<Vec<Boot>> {
+    fn all(&self, ready: &[Ready]) -> Vec<Boot> {
         let queue = Mutex::new((0..ready.len()).rev().collect::<Vec<_>>());
         let results = Mutex::new(Vec::new());
         let jobs = self.guests.jobs.unwrap_or(JOBS).clamp(1, ready.len());
@@ -112,10 +111,13 @@ impl Run<'_> {
             for _ in 0..jobs {
                 scope.spawn(|| {
                     while let Some(at) = queue.lock().ok().and_then(|mut queue| queue.pop()) {
-                        let boot = self.one(&ready[at], jobs == 1);
-                        if let Ok(boot) = &boot {
-                            eprintln!("vm: {}", boot.verdict_line());
-                        }
+                        let ready = &ready[at];
+                        let boot = self.one(ready, jobs == 1).unwrap_or_else(|error| Boot {
+                            kernel: ready.kernel.name.to_owned(),
+                            problem: Some(format!("{error:#}")),
+                            ..Boot::default()
+                        });
+                        eprintln!("vm: {}", boot.verdict_line());
                         if let Ok(mut results) = results.lock() {
                             results.push((at, boot));
                         }

@@ -126,7 +126,8 @@ impl Staging {
         for (name, program) in programs {
             let stripped = strip(host, folder, &program.file)?;
             let at = self.place(&program.file)?;
-            fs::hard_link(&stripped, &at).or_else(|_| fs::copy(&stripped, &at).map(drop)).context("cannot copy")?;
+            // No link: tar of another guest, at the same time, would see its file change.
+            fs::copy(&stripped, &at).with_context(|| format!("cannot copy {}", stripped.display()))?;
             let link = self.place(&Path::new("/vm/bin").join(name))?;
             symlink(&program.file, link).context("cannot make a link")?;
             self.text(&program.package.join(".keep"), "", 0o644)?;

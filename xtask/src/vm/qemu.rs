@@ -94,8 +94,18 @@ fn label(ready: &Ready) -> String {
 
 fn command(machine: &Machine, ready: &Ready, initramfs: &Path, console: &Path) -> Command {
     let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-nographic", "-no-reboot", "-nodefaults"]);
-    qemu.arg("-m").arg(matrix::MEMORY.to_string()).arg("-smp").arg(matrix::PROCESSORS.to_string());
+    qemu.args([
+        "-accel",
+        "tcg,thread=single",
+        "-icount",
+        "shift=0,sleep=off",
+        "-cpu",
+        "max",
+        "-nographic",
+        "-no-reboot",
+        "-nodefaults",
+    ]);
+    qemu.arg("-m").arg(matrix::MEMORY.to_string()).arg("-smp").arg(ready.kernel.processors.to_string());
     qemu.arg("-kernel").arg(ready.vmlinuz()).arg("-initrd").arg(initramfs);
     // Later programs of ours are LSM programs; lockdown and yama are what Debian has; landlock is a lock of the child's.
     let mut line = String::from("console=ttyS0 quiet panic=-1 lsm=lockdown,landlock,yama,bpf mitigations=off");

@@ -167,9 +167,10 @@ impl Boot {
     }
 }
 
-/// The part of libtest's output that is about failures, or all where it did not get so far.
+/// The part of libtest's output that is about failures; all, where it captured nothing or did not get so far.
 fn of_failures(output: &str) -> &str {
-    output.find("\nfailures:\n").map_or(output, |at| &output[at..]).trim()
+    let captured = output.find("\nfailures:\n").filter(|at| output[*at..].contains("\n---- "));
+    captured.map_or(output, |at| &output[at..]).trim()
 }
 
 /// Kernel x suite, each `passed/failed/skipped`, then what was skipped and left out, and one line for each kernel.
