@@ -4,7 +4,7 @@
 //! that a way out needs no server that speaks it. A program that says "sent" or "refused" is not asked.
 
 use std::fs;
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, sockopt};
 use nix::sys::time::TimeVal;
-use trustrun_lab::{CLIENT, Lab, wait_until};
+use trustrun_lab::{CLIENT, Lab, RESOLVER, RESOLVER_TWO, wait_until};
 
 use crate::session::shared;
 use crate::way::{Judge, address, address6, token};
@@ -22,6 +22,11 @@ use crate::way::{Judge, address, address6, token};
 const KEPT: usize = 2048;
 /// More packets than any family makes.
 const MOST: usize = 400_000;
+/// The lab's, and the one that nobody serves.
+const RESOLVERS: [IpAddr; 3] =
+    [IpAddr::V4(RESOLVER), IpAddr::V4(RESOLVER_TWO), IpAddr::V4(Ipv4Addr::new(203, 0, 113, 55))];
+/// A protocol number.
+const ICMP: u8 = 1;
 const MARK: &[u8] = b"end-of-what-was-sent";
 
 type Packets = Arc<Mutex<Vec<Vec<u8>>>>;
@@ -77,11 +82,20 @@ impl<'a> Wire<'a> {
         let packets = self.list();
         let by_address = packets.iter().filter(|p| destination(p).is_some_and(|to| own.contains(&to))).count();
         let by_token = packets.iter().filter(|p| contains(p, token.as_bytes())).count();
+        let to_resolver = |p: &[u8]| destination(p).is_some_and(|to| RESOLVERS.contains(&to));
+        let quoted = packets.iter().filter(|p| contains(p, token.as_bytes()) && to_resolver(p)).count();
+        let said = |p: &&Vec<u8>| contains(p, token.as_bytes()) && to_resolver(p) && p.get(23) != Some(&ICMP);
+        let queries = packets.iter().filter(said).count();
         drop(packets);
         let has = |text: &Option<String>| text.as_ref().is_some_and(|t| t.contains(&token));
         let read = self.lab.arrived().iter().filter(|a| has(&a.host) || has(&a.sni) || has(&a.request)).count();
         let asked = self.lab.dns().queries().iter().filter(|q| q.name.contains(&token)).count();
-        let open = by_token + read + asked > 0 || (judge == Judge::Packet && by_address > 0);
+        let open = match judge {
+            Judge::Asked => queries + asked > 0,
+            Judge::Quoted => quoted + asked > 0,
+            Judge::Packet => by_address + by_token + read + asked > 0,
+            Judge::Token | Judge::Door => by_token + read + asked > 0,
+        };
         open.then(|| format!("{by_address} packets to its address, token in {by_token}, read {read}, asked {asked}"))
     }
 

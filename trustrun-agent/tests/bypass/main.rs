@@ -30,6 +30,7 @@ fn family_in(builder: LabBuilder, name: &str, ways: &'static [Way], user: User) 
         Err(e) if e.is_permission() => return skip(&e.to_string()),
         Err(e) => panic!("{e}"),
     };
+    lab.set_resolv_conf(&ways::names::resolv_conf()).expect("resolv.conf of the lab");
     let rows = outcome::of_all(&lab, programs, ways, user);
     table::tell(name, user, &rows);
     let bad: Vec<String> = rows.iter().filter(|row| row.bad()).map(ToString::to_string).collect();
@@ -84,6 +85,26 @@ fn doors_of_an_ordinary_user() {
 #[test]
 fn doors_of_root() {
     family("Doors", ways::doors::ALL, User::Root);
+}
+
+#[test]
+fn names_of_an_ordinary_user() {
+    family_in(ways::names::lab(Lab::builder()), "Names", ways::names::ALL, User::Ordinary);
+}
+
+#[test]
+fn names_of_root() {
+    family_in(ways::names::lab(Lab::builder()), "Names", ways::names::ALL, User::Root);
+}
+
+#[test]
+fn identities_of_an_ordinary_user() {
+    family("Identity", ways::identity::ALL, User::Ordinary);
+}
+
+#[test]
+fn identities_of_root() {
+    family("Identity", ways::identity::ALL, User::Root);
 }
 
 /// The suite must be able to fail: what is allowed arrives, is found, and is then neither refused nor told.

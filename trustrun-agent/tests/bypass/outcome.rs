@@ -4,13 +4,13 @@ use std::fmt;
 use std::time::Duration;
 
 use trustrun_lab::{Lab, wait_until};
-use trustrun_model::{Report, Verdict};
+use trustrun_model::{Destination, Direction, Report, Verdict, Violation};
 
 use crate::judge::Wire;
 use crate::outside::Outside;
 use crate::programs::Programs;
 use crate::session::{Said, Session, filled, run_bare, run_strict, shared};
-use crate::way::{Must, User, Way};
+use crate::way::{Must, User, Way, address};
 
 /// What became of one way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +105,7 @@ impl Suite<'_> {
         let mut found = Vec::new();
         for ((number, way), bare) in ways.iter().zip(bare) {
             let outcome = match self.wire.seen(*number, way.judge) {
-                None => judged_shut(bare, session.said.get(number), &session.stderr),
+                None => judged_shut(bare, (*number, way), &session),
                 Some(_) => continue,
             };
             found.push((*number, outcome, text(&session.said, *number)));
@@ -125,7 +125,7 @@ impl Suite<'_> {
         self.settle(&ways);
         drop(outside);
         let outcome = match self.wire.seen(number, way.judge) {
-            None => judged_shut(bare, session.said.get(&number), &session.stderr),
+            None => judged_shut(bare, (number, way), &session),
             Some(seen) => judged_open(way, &seen, &session),
         };
         (number, outcome, text(&session.said, number))
@@ -183,17 +183,32 @@ fn text(said: &Said, number: usize) -> String {
 }
 
 /// Nothing arrived from the session.
-fn judged_shut(bare: Bare, said: Option<&(i32, String)>, stderr: &str) -> Outcome {
+fn judged_shut(bare: Bare, (number, way): (usize, &Way), session: &Session) -> Outcome {
+    let said = session.said.get(&number);
     match bare {
         Bare::Open | Bare::Untried if said.is_some_and(|(_, text)| text.contains("first:")) => {
             Outcome::Broken(format!("it did not get as far as to try: {said:?}"))
         }
-        Bare::Open | Bare::Untried if said.is_some() => Outcome::Refused,
-        Bare::Open | Bare::Untried => Outcome::Broken(format!("it never ran in the session: {stderr}")),
+        Bare::Open | Bare::Untried if said.is_none() => {
+            Outcome::Broken(format!("it never ran in the session: {}", session.stderr))
+        }
+        Bare::Open | Bare::Untried if way.in_report && !in_report(number, session) => {
+            Outcome::Unseen("refused, and not in the report".into())
+        }
+        Bare::Open | Bare::Untried => Outcome::Refused,
         Bare::Closed => Outcome::Closed,
         Bare::Lacking(why) => Outcome::Skipped(why),
         Bare::Broken(why) => Outcome::Broken(why),
     }
+}
+
+/// Whether a refusal was told: who it was, and whereto; or that something is missing.
+fn in_report(number: usize, session: &Session) -> bool {
+    session.report.as_ref().is_some_and(|report| {
+        let own = Some(address(number).into());
+        let named = |v: &Violation| v.address == own && !v.process.exe.is_empty();
+        report.violations.iter().any(named) || !report.gaps.is_empty()
+    })
 }
 
 /// Something arrived: then the report must say so. A violation that says "refused" is no excuse but a lie.
@@ -208,8 +223,12 @@ fn judged_open(way: &Way, seen: &str, session: &Session) -> Outcome {
     }
 }
 
-/// The gap that names the way.
+/// The gap that names the way. An accepted connection is not judged: it is told as what it is, a destination.
 fn named(way: &Way, report: &Report) -> Option<String> {
+    let accepted = |d: &Destination| d.direction == Direction::In && d.bytes_sent > 0;
+    if way.told.contains(&"direction-in") && report.destinations.iter().any(accepted) {
+        return Some(format!("a destination with direction in, verdict {}", report.verdict));
+    }
     let honest = matches!(report.verdict, Verdict::Incomplete | Verdict::Fail);
     let gap = report.gaps.iter().find(|gap| way.told.contains(&gap.kind.as_str()));
     gap.filter(|_| honest).map(|gap| gap.kind.clone())

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use trustrun_lab::{have, skip};
 
 /// C sources in `programs/`, each a program of its name.
-const SOURCES: [&str; 5] = ["sockets", "outside", "others", "escape", "push"];
+const SOURCES: [&str; 7] = ["sockets", "outside", "others", "escape", "push", "names", "identity"];
 /// Scripts beside them.
 const SCRIPTS: [&str; 1] = ["terminal.py"];
 

@@ -16,7 +16,8 @@ use crate::way::{User, Way, address, address6, token};
 /// What may be reached: one address with its sinks, and names under `allowed.test`.
 const POLICY: &str = "version: 1\nname: bypass\ndefault: block\nrules:\n  - name: the rule\n    allow: \
     [\"203.0.113.10:9\", \"udp/203.0.113.10:9\", \"udp/[2001:db8::10]:9\", \"api.allowed.test:443\", \
-    \"*.wild.allowed.test:443\"]\n";
+    \"api.allowed.test:80\", \"*.wild.allowed.test:443\", \"*.names.test:9\", \"*.hostile.test:9\", \
+    \"203.0.113.80:3128\", \"203.0.113.80:1080\"]\n";
 /// For all ways of a session together.
 const DEADLINE: Duration = Duration::from_secs(180);
 
@@ -61,6 +62,7 @@ fn script(lab: &Lab, programs: &Programs, user: User, ways: &[(usize, &Way)]) ->
 /// A line with its words filled in.
 pub(crate) fn filled(lab: &Lab, programs: &Programs, user: User, number: usize, line: &str) -> String {
     let places = [
+        ("{forged}", crate::ways::names::forged()),
         ("{to}", address(number).to_string()),
         ("{to6}", address6(number).to_string()),
         ("{token}", token(number)),

@@ -36,6 +36,10 @@ pub(crate) enum Judge {
     Packet,
     /// Its token in a packet, in a name that was asked, or in what a server of the lab read inside TLS.
     Token,
+    /// A lookup with its token that reached a resolver. (A refused one is answered by TrustRun, on the same wire.)
+    Asked,
+    /// The same, or a packet of any kind to a resolver that holds its token.
+    Quoted,
     /// The program made a file when a door was open. It is believed where it accuses; that it would find an open door is
     /// known from the run without TrustRun.
     Door,
@@ -66,6 +70,8 @@ pub(crate) struct Way {
     pub(crate) must: (Must, Must),
     /// Kinds of gaps that name this way, if it was open.
     pub(crate) told: &'static [&'static str],
+    /// Whether a refusal must be in the report too: a violation at the way's own address, or a gap.
+    pub(crate) in_report: bool,
     /// In a session of its own, because it changes the session or its report.
     pub(crate) alone: bool,
     /// Run outside first, by the shell that starts TrustRun, or the program where there is no TrustRun.
@@ -84,6 +90,7 @@ pub(crate) const WAY: Way = Way {
     judge: Judge::Packet,
     must: (Must::Refused, Must::Refused),
     told: &[],
+    in_report: false,
     alone: false,
     before: "",
     outside: "",

@@ -31,6 +31,18 @@ static void ask(int fd)
 	must(read(fd, &answer, 1), "read");
 }
 
+/* A resolver on a unix socket: its answer is on no wire. */
+static void resolved(int fd)
+{
+	char answer[64] = { 0 };
+	must(send(fd, request, strlen(request), MSG_NOSIGNAL), "first: send");
+	must(read(fd, answer, sizeof answer - 1), "first: read");
+	struct sockaddr_in to = v4(answer, PORT);
+	int connected = sock(AF_INET, SOCK_STREAM, 0);
+	must(connect(connected, (struct sockaddr *)&to, sizeof to), "connect");
+	say(connected, token);
+}
+
 static void passed(int fd)
 {
 	char control[CMSG_SPACE(sizeof(int))], byte;
@@ -162,6 +174,8 @@ int main(int count, char **words)
 	alarm(5);
 	if (!strcmp(kind, "stream"))
 		ask(to_unix(where, SOCK_STREAM));
+	else if (!strcmp(kind, "resolve"))
+		resolved(to_unix(where, SOCK_STREAM));
 	else if (!strcmp(kind, "pass"))
 		passed(to_unix(where, SOCK_STREAM));
 	else if (!strcmp(kind, "dgram"))

@@ -71,7 +71,7 @@ static void pass(int client, char *request)
 }
 
 /* Streams: each connection is one request; the answer is a byte, or a connected socket. */
-static _Noreturn void serve(int listener, int passes)
+static _Noreturn void serve(int listener, int passes, const char *answer)
 {
 	char request[256] = { 0 };
 	must(listen(listener, 8), "listen, outside");
@@ -81,7 +81,9 @@ static _Noreturn void serve(int listener, int passes)
 		ssize_t n = read(client, request, sizeof request - 1);
 		if (n > 0) {
 			request[n] = 0;
-			if (passes)
+			if (answer)
+				must(write(client, answer, strlen(answer)), "write, outside");
+			else if (passes)
 				pass(client, request);
 			else {
 				act(request);
@@ -141,7 +143,7 @@ static _Noreturn void loopback(const char *address, int family)
 		must(bind(fd, (struct sockaddr *)&a, sizeof a), "bind, outside");
 	else
 		must(bind(fd, (struct sockaddr *)&a6, sizeof a6), "bind, outside");
-	serve(fd, 0);
+	serve(fd, 0, NULL);
 }
 
 static _Noreturn void netlink(void)
@@ -262,9 +264,11 @@ int main(int count, char **words)
 	}
 	signal(SIGTERM, gone);
 	if (!strcmp(kind, "stream"))
-		serve(bound(where, SOCK_STREAM), 0);
+		serve(bound(where, SOCK_STREAM), 0, NULL);
 	if (!strcmp(kind, "pass"))
-		serve(bound(where, SOCK_STREAM), 1);
+		serve(bound(where, SOCK_STREAM), 1, NULL);
+	if (!strcmp(kind, "answer") && count > 3)
+		serve(bound(where, SOCK_STREAM), 0, words[3]);
 	if (!strcmp(kind, "dgram"))
 		read_all(bound(where, SOCK_DGRAM));
 	if (!strcmp(kind, "loopback"))

@@ -3,6 +3,7 @@
 #include "common.h"
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
+#include <linux/if_xdp.h>
 #include <linux/io_uring.h>
 #include <linux/vm_sockets.h>
 #include <net/if.h>
@@ -13,6 +14,9 @@
 #include <sys/ioctl.h>
 #include <sys/sendfile.h>
 
+#ifndef SOL_XDP
+#define SOL_XDP 283
+#endif
 #define A(x) ((struct sockaddr *)&(x)), sizeof(x)
 
 static struct sockaddr_in to, allowed;
@@ -375,6 +379,30 @@ static void vsock(void)
 	say(fd, token);
 }
 
+/* A frame straight to the device's queue, past the network stack (linux/if_xdp.h). */
+static void xdp(void)
+{
+	struct xdp_umem_reg memory = { .len = 8 * 4096, .chunk_size = 4096 };
+	struct sockaddr_xdp lo = { .sxdp_family = AF_XDP, .sxdp_flags = XDP_COPY, .sxdp_ifindex = if_nametoindex("lo") };
+	struct xdp_mmap_offsets offsets;
+	socklen_t size = sizeof offsets;
+	int fd = must(socket(AF_XDP, SOCK_RAW, 0), "socket"), ring = 8;
+	char *frames = mmap(NULL, memory.len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	memory.addr = (uint64_t)frames;
+	must(setsockopt(fd, SOL_XDP, XDP_UMEM_REG, &memory, sizeof memory), "XDP_UMEM_REG");
+	static const int RINGS[] = { XDP_TX_RING, XDP_UMEM_FILL_RING, XDP_UMEM_COMPLETION_RING };
+	for (int i = 0; i < 3; i++)
+		must(setsockopt(fd, SOL_XDP, RINGS[i], &ring, sizeof ring), "an XDP ring");
+	must(getsockopt(fd, SOL_XDP, XDP_MMAP_OFFSETS, &offsets, &size), "XDP_MMAP_OFFSETS");
+	char *tx = mmap(NULL, offsets.tx.desc + 8 * sizeof(struct xdp_desc), PROT_READ | PROT_WRITE, MAP_SHARED, fd, XDP_PGOFF_TX_RING);
+	must(bind(fd, A(lo)), "bind");
+	((struct ethhdr *)frames)->h_proto = htons(ETH_P_IP);
+	size_t length = ETH_HLEN + datagram(frames + ETH_HLEN, "192.0.2.2", IPPROTO_UDP);
+	*(struct xdp_desc *)(tx + offsets.tx.desc) = (struct xdp_desc){ .addr = 0, .len = (uint32_t)length };
+	__atomic_store_n((uint32_t *)(tx + offsets.tx.producer), 1, __ATOMIC_RELEASE);
+	must(sendto(fd, NULL, 0, MSG_DONTWAIT, NULL, 0), "sendto");
+}
+
 static unsigned *ring_at(char *ring, unsigned offset) { return (unsigned *)(ring + offset); }
 
 /* One operation through io_uring; its result. */
@@ -459,7 +487,7 @@ static const struct {
 	KIND(udp6), KIND(udp_mapped), KIND(udp_other_peer), KIND(udp_sendmsg), KIND(udp_sendmmsg), KIND(udp_fragments),
 	KIND(udp_source_route), KIND(udp_source_route_connected), KIND(udp_source_route_message), KIND(tcp_source_route),
 	KIND(udp6_segments), KIND(icmp_raw), KIND(ping), KIND(ping6), KIND(raw_other), KIND(raw_header), KIND(raw_included),
-	KIND(raw_fragment), KIND(raw_tunnel), KIND(packet_raw), KIND(packet_dgram), KIND(packet_direct), KIND(udplite),
+	KIND(raw_fragment), KIND(raw_tunnel), KIND(packet_raw), KIND(packet_dgram), KIND(packet_direct), KIND(xdp), KIND(udplite),
 	KIND(multicast), KIND(multicast6), KIND(broadcast), KIND(so_mark), KIND(so_device), KIND(transparent), KIND(vsock),
 	KIND(uring_connect), KIND(uring_sendmsg), KIND(abi32), KIND(abi_x32),
 };

@@ -3,7 +3,7 @@
 use crate::way::{Must, WAY, Way};
 
 /// Gaps that say that a program outside may have been asked.
-const ASKED: &[&str] = &["local-service", "local-services", "unix-socket", "unix-sockets", "passed-socket"];
+const ASKED: &[&str] = &["unix-socket-outside", "passed-socket"];
 
 /// One kind of `programs/others.c`, and the program outside that it asks.
 macro_rules! asks {

@@ -44,6 +44,7 @@ pub(crate) const ALL: &[Way] = &[
     kind!("packet_raw", "a frame of a packet socket (AF_PACKET, SOCK_RAW)"),
     kind!("packet_dgram", "the same without its own Ethernet header (SOCK_DGRAM)"),
     kind!("packet_direct", "the same past the queueing discipline (PACKET_QDISC_BYPASS)"),
+    kind!("xdp", "a frame in a device's own queue (AF_XDP)"),
     kind!("udplite", "UDP-Lite"),
     kind!("sctp", "SCTP"),
     kind!("dccp", "DCCP"),
