@@ -1,17 +1,15 @@
 //! To the agent. Every record that is made is counted, and every record that the ring had no room for.
 
-use core::ptr::{read_volatile, write_volatile};
-
 use aya_ebpf::{
     bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_boot_ns},
 };
 use trustrun_common::{
-    Address, FLAG_ENFORCED, FlowEvent, Header, PAYLOAD_MAX, PayloadEvent, SocketState, Tuple, counter,
+    Address, FLAG_ENFORCED, FlowEvent, Header, PAYLOAD_MAX, PayloadEvent, SocketState, Tuple, counter, kind,
 };
 
 use crate::{
-    maps::{EVENTS, LAST_EVENT, count},
+    maps::{EVENTS, count},
     scratch::{Scratch, launder},
 };
 
@@ -67,27 +65,14 @@ pub fn tuple(st: &SocketState) -> Tuple {
     }
 }
 
-/// After an event the agent looks again a millisecond later, whatever happens (`Runner::wait`). What comes within a
-/// quarter of that need not wake it, which costs an interrupt: ten microseconds on a virtual machine.
-const AWAKE_NS: u64 = 250_000;
-
-/// Whether the agent is to be woken for a record. A program that was held up between its clock and its record may find
-/// the agent asleep: then the next event that comes after a pause, or a refusal, wakes it for both, and a quarter of a
-/// second at most.
+/// Whether the agent is to be woken for a record: it may have to act on a refusal, on a payload that only it can read, and
+/// on a process that was moved. Everything else it finds when it looks, twenty times a second at least (`Runner::wait`):
+/// waking it costs the program that is watched an interrupt, ten microseconds on a virtual machine.
 #[inline(always)]
 pub fn wake(header: &Header) -> u64 {
-    if header.flags & FLAG_ENFORCED != 0 {
-        return BPF_RB_FORCE_WAKEUP as u64;
-    }
-    let Some(last) = LAST_EVENT.get_ptr_mut(0) else { return 0 };
-    // SAFETY: a live map value; of two processors' times either will do.
-    let before = unsafe {
-        let before = read_volatile(last);
-        write_volatile(last, header.at);
-        before
-    };
-    let soon = header.at.wrapping_sub(before) < AWAKE_NS;
-    (if soon { BPF_RB_NO_WAKEUP } else { BPF_RB_FORCE_WAKEUP }) as u64
+    let urgent = header.flags & FLAG_ENFORCED != 0 || header.kind == kind::PAYLOAD || header.kind == kind::MOVED;
+    // Not left to the kernel, which wakes only who has read everything else.
+    (if urgent { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }) as u64
 }
 
 /// A fixed-size record, woken for as `wake` said.

@@ -70,9 +70,6 @@ pub static TASKS: HashMap<u32, u8> = HashMap::with_max_entries(1 << 16, BPF_F_NO
 /// To the agent. The loader may change its size.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 23, 0);
-/// When the last record was put on it.
-#[map]
-pub static LAST_EVENT: Array<u64> = Array::with_max_entries(1, 0);
 /// `common::counter`.
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::COUNT, 0);

@@ -129,9 +129,8 @@ impl Runner<'_> {
         };
         let mut busy = false;
         loop {
-            let cut_short = self.wait(busy);
-            // The kernel programs rely on a whole millisecond behind the last event (`emit::wake`).
-            busy = self.drain() > 0 || cut_short;
+            self.wait(busy);
+            busy = self.drain() > 0;
             self.flush();
             loop {
                 match self.link.guard.try_receive() {
@@ -161,15 +160,15 @@ impl Runner<'_> {
     }
 
     /// Waits for events or the guard. While events come, it lets them gather for a millisecond: waking for each one
-    /// costs both sides more than reading it. Whether that millisecond was cut short.
-    fn wait(&self, busy: bool) -> bool {
+    /// costs both sides more than reading it. The kernel
+    /// programs wake it for what it may have to act on only (`emit::wake`).
+    fn wait(&self, busy: bool) {
         let guard = PollFd::new(self.link.guard.as_fd(), PollFlags::POLLIN);
         if busy {
-            poll(&mut [guard], PollTimeout::from(1u8)) != Ok(0)
+            let _ = poll(&mut [guard], PollTimeout::from(1u8));
         } else {
             let ring = PollFd::new(self.link.ring.as_fd(), PollFlags::POLLIN);
-            let _ = poll(&mut [guard, ring], PollTimeout::from(250u8));
-            false
+            let _ = poll(&mut [guard, ring], PollTimeout::from(50u8));
         }
     }
 
