@@ -65,12 +65,12 @@ pub fn tuple(st: &SocketState) -> Tuple {
     }
 }
 
-/// Whether the agent is to be woken for a record: it may have to act on a refusal, on a payload that only it can read, and
-/// on a process that was moved. Everything else it finds when it looks, twenty times a second at least (`Runner::wait`):
-/// waking it costs the program that is watched an interrupt, ten microseconds on a virtual machine.
+/// Whether the agent is to be woken for a record: it acts on refusals and on processes that were moved (`Reaction` in the
+/// engine). Everything else it finds when it looks, twenty times a second at least (`Runner::wait`): waking it costs the
+/// program that is watched an interrupt, ten microseconds on a virtual machine.
 #[inline(always)]
 pub fn wake(header: &Header) -> u64 {
-    let urgent = header.flags & FLAG_ENFORCED != 0 || header.kind == kind::PAYLOAD || header.kind == kind::MOVED;
+    let urgent = header.flags & FLAG_ENFORCED != 0 || header.kind == kind::MOVED;
     // Not left to the kernel, which wakes only who has read everything else.
     (if urgent { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }) as u64
 }
