@@ -22,4 +22,4 @@ pub use report::{
     QueryRecord, Report, SCHEMA, SelfTest, SessionInfo, ToolInfo, Violation,
 };
 pub use text::{Untrusted, inert_json};
-pub use verdict::{Assurance, Verdict, judge};
+pub use verdict::{Assurance, Looking, Verdict, judge};

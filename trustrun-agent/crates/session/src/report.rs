@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use trustrun_common::{HOOK_NAMES, counter};
 use trustrun_guard::locks::Held;
 use trustrun_model::{
-    Assurance, Counters, Coverage, Exit, Hook, Instants, Limit, LockState, Operator, PolicyRef, Report, SCHEMA,
-    SelfTest, SensorKind, SessionInfo, Verdict, judge, rfc3339,
+    Assurance, Counters, Coverage, Exit, Hook, Instants, Limit, LockState, Looking, Operator, PolicyRef, Report,
+    SCHEMA, SelfTest, SensorKind, SessionInfo, judge, rfc3339,
 };
 use trustrun_observe::Clock;
 
@@ -73,12 +73,16 @@ pub struct LostHook {
 /// What is known when it ends.
 #[derive(Clone, Debug)]
 pub struct Final {
+    /// Whether it was watched until its end, so that a report on it can be made at all.
+    pub watched: bool,
     /// The first child's wait status; `None` if the foreground process was lost.
     pub status: Option<i32>,
     /// The kernel's counters.
     pub counters: [u64; counter::COUNT as usize],
     /// Records that came out of the ring.
     pub received: u64,
+    /// Events of the agent's own resolver, beside those of the ring.
+    pub own: u64,
     /// Records that could not be decoded.
     pub undecoded: u64,
     /// Rows that reached the store.
@@ -98,14 +102,16 @@ pub struct Final {
 }
 
 /// The report of a session whose engine cannot tell: that the command ran, how it ended, and that nothing is known
-/// about what it did. It affirms no coverage and is `incomplete` with or without a policy.
+/// about what it did. It affirms no coverage, and is `incomplete` also without a policy (see [`judge`]).
 #[must_use]
 pub fn unwatched(facts: &Facts, status: i32, gap: &'static str, why: &str) -> Report {
     let at = Clock::new().now();
     let last = Final {
+        watched: false,
         status: Some(status),
         counters: [0; counter::COUNT as usize],
         received: 0,
+        own: 0,
         undecoded: 0,
         stored: 0,
         dropped: BTreeMap::new(),
@@ -126,7 +132,6 @@ pub fn unwatched(facts: &Facts, status: i32, gap: &'static str, why: &str) -> Re
     });
     engine.ledger.gap(gap, 1, || why.into());
     let mut report = engine.finish(facts, &last);
-    report.verdict = Verdict::Incomplete;
     report.session.assurance = Assurance::Observed;
     report.coverage = Coverage::default();
     report
@@ -161,7 +166,8 @@ impl Engine {
         let coverage = coverage(facts, last);
         let contained = !coverage.locks.is_empty() && coverage.locks.iter().all(|l| l.held);
         let assurance = if contained { Assurance::Contained } else { facts.assurance() };
-        let verdict = judge(facts.policy.is_some(), breaches, gaps, assurance);
+        let looking = Looking { policy: facts.policy.is_some(), to_the_end: last.watched, assurance };
+        let verdict = judge(looking, breaches, gaps);
         Report {
             schema: SCHEMA.into(),
             tool: host::tool(),
@@ -224,11 +230,13 @@ fn hook_name(hook: u32) -> &'static str {
     HOOK_NAMES.get(hook as usize).copied().unwrap_or("unknown")
 }
 
-/// `emitted = stored + sum(dropped)`, exactly: what the ring had no room for is what did not come out of it.
+/// `emitted = stored + sum(dropped)`, exactly: what the ring had no room for is what did not come out of it. The agent's own
+/// resolver emits beside it.
 fn counters(last: &Final) -> Counters {
     let emitted = last.counters.get(counter::EMITTED as usize).copied().unwrap_or(0).max(last.received);
     let mut dropped = last.dropped.clone();
     let ring = emitted - last.received;
+    let emitted = emitted + last.own;
     for (stage, n) in [("ring", ring), ("decode", last.undecoded)] {
         if n > 0 {
             dropped.insert(stage.into(), n);
@@ -320,9 +328,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn whatever_the_kernel_or_the_guard_counted_as_lost_is_no_pass() {
-        let facts = Facts {
+    fn facts() -> Facts {
+        Facts {
             id: "s".into(),
             command: Vec::new(),
             executable: String::new(),
@@ -336,7 +343,21 @@ mod tests {
             no_pass: None,
             resolvers: Vec::new(),
             started_ns: 0,
-        };
+        }
+    }
+
+    #[test]
+    fn a_session_whose_engine_is_lost_is_incomplete_with_and_without_a_policy() {
+        for policy in [None, Some(PolicyRef::default())] {
+            let facts = Facts { policy, enforce: false, ..facts() };
+            let report = unwatched(&facts, 0, "agent-lost", "it was ended");
+            assert_eq!((report.verdict, report.gaps[0].kind.as_str()), (Verdict::Incomplete, "agent-lost"));
+        }
+    }
+
+    #[test]
+    fn whatever_the_kernel_or_the_guard_counted_as_lost_is_no_pass() {
+        let facts = facts();
         let report = |lost: Option<u32>, lost_hooks: Vec<LostHook>| {
             let judge = crate::Judge {
                 cgroup: String::new(),
@@ -350,9 +371,11 @@ mod tests {
             let mut counters = [0; counter::COUNT as usize];
             lost.into_iter().for_each(|i| counters[i as usize] = 1);
             let last = Final {
+                watched: true,
                 status: Some(0),
                 counters,
                 received: 0,
+                own: 0,
                 undecoded: 0,
                 stored: 0,
                 dropped: BTreeMap::new(),

@@ -70,6 +70,10 @@ struct Runner<'a> {
     clock: Clock,
     rows: Vec<EventRow>,
     received: u64,
+    /// Events that no sensor sent: the resolver's lookups.
+    own: u64,
+    /// Events so far, of both.
+    recorded: u64,
     undecoded: u64,
     unwritten: u64,
     held: Held,
@@ -95,6 +99,8 @@ pub fn run(mut link: EngineLink, judge: Judge, facts: &Facts, mut outputs: Outpu
         clock,
         rows: Vec::with_capacity(trustrun_store::MAX_BATCH),
         received: 0,
+        own: 0,
+        recorded: 0,
         undecoded: 0,
         unwritten: 0,
         held: Held::default(),
@@ -215,7 +221,10 @@ impl Runner<'_> {
     }
 
     fn look_up(&mut self, l: &Lookup) {
-        self.engine.looked_up(l.at, l.client, &l.query, l.answer.as_deref());
+        for o in self.engine.looked_up(l.at, l.client, &l.query, l.answer.as_deref()) {
+            self.own += 1;
+            self.record(&o);
+        }
     }
 
     fn take(&mut self, o: &Observation) {
@@ -223,7 +232,13 @@ impl Runner<'_> {
         if let Some(r) = reaction {
             self.react(r);
         }
-        let mut row = EventRow::from_observation(self.received, &redacted(o));
+        self.record(o);
+    }
+
+    /// Keeps an event that the engine has just taken.
+    fn record(&mut self, o: &Observation) {
+        self.recorded += 1;
+        let mut row = EventRow::from_observation(self.recorded, &redacted(o));
         row.host = self.engine.last_host.as_deref().map(Into::into);
         row.rule = self.engine.last_rule.as_deref().map(Into::into);
         if let Some(w) = &mut self.events {
@@ -288,7 +303,10 @@ impl Runner<'_> {
             }
             None => (
                 0,
-                [("store".to_owned(), self.received - self.undecoded)].into_iter().filter(|(_, n)| *n > 0).collect(),
+                [("store".to_owned(), self.received + self.own - self.undecoded)]
+                    .into_iter()
+                    .filter(|(_, n)| *n > 0)
+                    .collect(),
             ),
         };
         if self.unwritten > 0 {
@@ -296,9 +314,11 @@ impl Runner<'_> {
         }
         dropped.retain(|_, n| *n > 0);
         let last = Final {
+            watched: true,
             status: told.status,
             counters: told.counters,
             received: self.received,
+            own: self.own,
             undecoded: self.undecoded,
             stored,
             dropped,

@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, rc::Rc, time::Duration};
 
-use trustrun_model::{Action, Flow, Instants, LookupRefusal, ProcessId, Protocol, Reason};
+use trustrun_model::{
+    Action, Fact, Flow, Instants, LookupRefusal, Observation, ProcessId, Protocol, Reason, SensorKind,
+};
 use trustrun_wire::dns;
 
 use super::{Engine, Open, Reaction};
@@ -80,20 +82,35 @@ impl Engine {
         });
     }
 
-    /// A lookup over TCP that the agent's own resolver answered; `client` is the target's end of its connection.
-    pub(crate) fn looked_up(&mut self, at: Instants, client: SocketAddr, query: &[u8], answer: Option<&[u8]>) {
+    /// A lookup over TCP that the agent's own resolver answered; `client` is the target's end of its connection. Gives
+    /// what a sensor would have seen, for the record: the question, and the answer where one came.
+    pub(crate) fn looked_up(
+        &mut self,
+        at: Instants,
+        client: SocketAddr,
+        query: &[u8],
+        answer: Option<&[u8]>,
+    ) -> Vec<Observation> {
+        (self.last_host, self.last_rule) = (None, None);
         let local = |o: &&Open| o.flow.protocol == Protocol::Tcp && o.flow.local == client;
         let Some((flow, process)) = self.flows.values().find(local).map(|o| (o.flow, o.process.clone())) else {
             let detail = || format!("a lookup over TCP from {client}, whose connection is not known");
-            return self.ledger.gap("unattributed", 1, detail);
+            self.ledger.gap("unattributed", 1, detail);
+            return Vec::new();
         };
         let tgid = process.map_or(0, |p| p.pid);
-        let who = ProcessId { tgid, tid: tgid, uid: 0 };
+        let process = ProcessId { tgid, tid: tgid, uid: 0 };
         // The answer that the client gets is the resolver's business, so nothing is left to be done here.
-        let _ = self.query(at, who, &flow, None, true, query);
+        let _ = self.query(at, process, &flow, None, true, query);
+        let name = self.last_host.clone();
+        let refuses = self.judge.enforce && name.is_some_and(|n| self.lookup_action(&n).0.refuses());
+        let refused = refuses.then_some(LookupRefusal::Policy);
+        let mut facts = vec![Fact::Query { flow, refused, resolver: true, message: query.into() }];
         if let Some(answer) = answer {
             self.answer(at, &flow, true, answer);
+            facts.push(Fact::Answer { flow, believed: true, bound: None, message: answer.into() });
         }
+        facts.into_iter().map(|fact| Observation { at, sensor: SensorKind::Ebpf, process, fact }).collect()
     }
 
     fn lookup_action(&self, name: &str) -> (Action, Rc<str>) {
