@@ -33,9 +33,10 @@ fn started(case: &Case, script: &str) -> (Running, u32, String) {
 }
 
 fn pin(cgroup: &str, hook: &str) -> PathBuf {
-    let id = cgroup.rsplit('/').next().unwrap();
-    let id = id.strip_prefix("trustrun-").unwrap_or(id);
-    ["/sys/fs/bpf/trustrun", id.strip_suffix(".scope").unwrap_or(id), hook].iter().collect()
+    // `/trustrun/ID`, or under systemd `.../trustrun-ID.scope/session`.
+    let id = cgroup.trim_end_matches("/session").rsplit('/').next().unwrap();
+    let id = id.strip_prefix("trustrun-").and_then(|id| id.strip_suffix(".scope")).unwrap_or(id);
+    ["/sys/fs/bpf/trustrun", id, hook].iter().collect()
 }
 
 #[track_caller]

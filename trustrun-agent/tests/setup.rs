@@ -5,7 +5,7 @@ mod harness;
 
 use std::fs;
 
-use harness::{BLOCK, Case, Ran, cgroup2, have};
+use harness::{BLOCK, Case, Ran, have};
 
 /// Runs with so many open files at most. The right to lift the limit is taken away, as in a container.
 fn with_files(case: &mut Case, most: u32) -> Ran {
@@ -17,9 +17,8 @@ fn with_files(case: &mut Case, most: u32) -> Ran {
 /// Pinned links without a cgroup: a session makes its cgroup before and removes it after them.
 fn orphans() -> Vec<String> {
     let pinned = fs::read_dir("/sys/fs/bpf/trustrun").into_iter().flatten().flatten();
-    let names = pinned.map(|e| e.file_name().to_string_lossy().into_owned());
-    let lives = |name: &String| cgroup2().iter().any(|m| m.join("trustrun").join(name).exists());
-    names.filter(|name| !lives(name)).collect()
+    let lives = |pins: &std::path::Path| fs::read_link(pins.join("cgroup")).is_ok_and(|folder| folder.exists());
+    pinned.map(|e| e.path()).filter(|pins| !lives(pins)).map(|pins| pins.display().to_string()).collect()
 }
 
 #[test]

@@ -365,8 +365,19 @@ pub(crate) fn wait_for(path: &Path) {
 
 /// What a session left: its cgroup and its pinned links.
 pub(crate) fn left_behind(session: &str) -> Vec<String> {
-    let places = cgroup2().into_iter().map(|m| m.join("trustrun")).chain(["/sys/fs/bpf/trustrun".into()]);
-    places.map(|p| p.join(session)).filter(|p| p.exists()).map(|p| p.display().to_string()).collect()
+    let mut places: Vec<PathBuf> =
+        cgroup2().into_iter().map(|m| m.join("trustrun")).chain(["/sys/fs/bpf/trustrun".into()]).collect();
+    places.iter_mut().for_each(|p| p.push(session));
+    // Under systemd a cgroup in a scope. The scope itself is systemd's to remove.
+    let scope = format!("trustrun-{session}.scope");
+    places.extend(cgroup2().iter().filter_map(|m| folder_named(m, &scope)).map(|s| s.join("session")));
+    places.into_iter().filter(|p| p.exists()).map(|p| p.display().to_string()).collect()
+}
+
+/// The folder of this name anywhere below another.
+fn folder_named(below: &Path, name: &str) -> Option<PathBuf> {
+    let folders = fs::read_dir(below).ok()?.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+    folders.into_iter().find_map(|e| if e.file_name() == name { Some(e.path()) } else { folder_named(&e.path(), name) })
 }
 
 /// Where cgroup v2 is mounted.

@@ -56,6 +56,10 @@ pub struct EngineLink {
     pub binder: Option<Channel>,
     /// When the hooks were attached, nanoseconds since the epoch.
     pub attached_ns: i64,
+    /// The session's cgroup, its path below the root of the hierarchy.
+    pub cgroup: String,
+    /// Why the session is in no scope of the caller's slice, where systemd should have made one.
+    pub no_scope: Option<String>,
 }
 
 impl std::fmt::Debug for EngineLink {
@@ -203,8 +207,8 @@ fn reap(hierarchy: &Hierarchy) {
         }
     }
     #[cfg(feature = "ebpf")]
-    crate::load::reap_pins(|name| {
-        let path = folder.join(name);
+    crate::load::reap_pins(|name, cgroup| {
+        let path = cgroup.unwrap_or_else(|| folder.join(name));
         path.exists() && cgroup::abandoned(&path).is_none()
     });
 }

@@ -30,7 +30,7 @@ mod session;
 #[cfg(not(feature = "ebpf"))]
 #[path = "session_none.rs"]
 mod session;
-#[cfg(all(test, feature = "ebpf"))]
+#[cfg(test)]
 #[path = "../tests/skip/mod.rs"]
 mod skip;
 mod sys;

@@ -1,7 +1,6 @@
 //! The guard process: root, single-threaded, never stopped by the terminal.
 
 use std::{
-    fs::File,
     net::TcpListener,
     os::fd::AsFd as _,
     time::{Duration, Instant},
@@ -21,7 +20,8 @@ use nix::{
 use trustrun_common::{Address, Config, counter};
 
 use crate::{
-    Cgroup, Channel, Engine, EngineLink, FinalFlow, GuardError, Note, Order, Plan, links::Watch, load::Loaded, sys,
+    Cgroup, Channel, Engine, EngineLink, FinalFlow, GuardError, Note, Order, Plan, cgroup::Held, links::Watch,
+    load::Loaded, sys,
 };
 
 /// How long the rest of the cgroup may live on after the first child.
@@ -51,13 +51,13 @@ pub(crate) struct Session {
     watch: Watch,
     dns_grace: Duration,
     /// Inherited by nobody but the engine, which closes it: an explicit unlock would free it for all.
-    _held: File,
+    _held: Held,
 }
 
 impl Session {
     pub(crate) fn set_up(
         plan: Plan,
-        (cgroup, held): (&Cgroup, File),
+        (cgroup, held): (&Cgroup, Held),
         foreground: Channel,
         engine: Engine<'_>,
     ) -> Result<Self, GuardError> {
@@ -90,7 +90,7 @@ impl Session {
         loaded.attach(cgroup)?;
         let attached_ns = wall_ns();
         // From here on links are pinned, and would outlive an error.
-        let forked = prepare(&mut loaded, &plan, cgroup, ring, config, attached_ns)
+        let forked = prepare(&mut loaded, &plan, (cgroup, held.no_scope.clone()), ring, config, attached_ns)
             .and_then(|p| Ok((sys::split().map_err(GuardError::system("forking the engine"))?, p)));
         let (engine_pid, Prepared { watch, ours, binder, link }) = match forked {
             Ok(all) => all,
@@ -376,12 +376,12 @@ struct Prepared {
 fn prepare(
     loaded: &mut Loaded,
     plan: &Plan,
-    cgroup: &Cgroup,
+    (cgroup, no_scope): (&Cgroup, Option<String>),
     mut ring: trustrun_observe::Ring,
     mut config: Config,
     attached_ns: i64,
 ) -> Result<Prepared, GuardError> {
-    loaded.pin(&plan.session)?;
+    loaded.pin(&plan.session, cgroup)?;
     let watch = loaded.watch(cgroup.id)?;
     crate::selftest::run(loaded, &mut ring, cgroup)?;
     // The canary's events are not the session's.
@@ -397,7 +397,8 @@ fn prepare(
     let (ours, theirs) = Channel::pair()?;
     let (binder, bind) = Channel::pair()?;
     let raw = [sys::raw_socket(false).ok(), sys::raw_socket(true).ok()];
-    let link = EngineLink { ring, dns, binder: Some(bind), guard: theirs, raw, attached_ns };
+    let cgroup = cgroup.below.clone();
+    let link = EngineLink { ring, dns, binder: Some(bind), guard: theirs, raw, attached_ns, cgroup, no_scope };
     Ok(Prepared { watch, ours, binder, link })
 }
 

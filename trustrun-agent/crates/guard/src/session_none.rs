@@ -1,8 +1,6 @@
 //! A build without kernel programs has no session to guard.
 
-use std::fs::File;
-
-use crate::{Cgroup, Channel, Engine, GuardError, Plan};
+use crate::{Cgroup, Channel, Engine, GuardError, Plan, cgroup::Held};
 
 /// Never made.
 pub(crate) enum Session {}
@@ -10,7 +8,7 @@ pub(crate) enum Session {}
 impl Session {
     /// # Errors
     /// Always.
-    pub(crate) fn set_up(_: Plan, _: (&Cgroup, File), _: Channel, _: Engine<'_>) -> Result<Self, GuardError> {
+    pub(crate) fn set_up(_: Plan, _: (&Cgroup, Held), _: Channel, _: Engine<'_>) -> Result<Self, GuardError> {
         Err(GuardError::NoKernelPrograms)
     }
 

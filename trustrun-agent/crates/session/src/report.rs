@@ -97,6 +97,8 @@ pub struct Final {
     pub held: Held,
     /// When the hooks were attached, nanoseconds since the epoch.
     pub attached_ns: i64,
+    /// Why systemd made no scope for the session, where it should have.
+    pub no_scope: Option<String>,
     /// Now.
     pub at: Instants,
 }
@@ -119,6 +121,7 @@ pub fn unwatched(facts: &Facts, status: i32, gap: &'static str, why: &str) -> Re
         lost_hooks: Vec::new(),
         held: Held::default(),
         attached_ns: at.wall_ns,
+        no_scope: None,
         at,
     };
     let mut engine = Engine::new(Judge {
@@ -173,7 +176,7 @@ impl Engine {
             tool: host::tool(),
             session: session(facts, last, assurance),
             verdict,
-            limits: limits(facts, &coverage.locks),
+            limits: limits(facts, &coverage.locks, last.no_scope.as_deref()),
             coverage,
             destinations: rows.destinations,
             queries: rows.queries,
@@ -286,7 +289,7 @@ fn coverage(facts: &Facts, last: &Final) -> Coverage {
 }
 
 /// Ways out and blind spots of this sensor, whether or not they were used.
-fn limits(facts: &Facts, locks: &[LockState]) -> Vec<Limit> {
+fn limits(facts: &Facts, locks: &[LockState], no_scope: Option<&str>) -> Vec<Limit> {
     let limit = |kind: &str, detail: &str| Limit { kind: kind.into(), detail: detail.into() };
     let held = |name: &str| locks.iter().any(|l| l.name == name && l.held);
     let mut out = Vec::new();
@@ -308,6 +311,14 @@ fn limits(facts: &Facts, locks: &[LockState]) -> Vec<Limit> {
             "root-target",
             "the command ran as root, who can have others act for it (cron, raw devices, other services); run it as an \
              ordinary user: --run-as",
+        ));
+    }
+    if let Some(why) = no_scope {
+        out.push(limit(
+            "outside-slice",
+            &format!(
+                "limits of the caller's slice did not hold for the command, since systemd made no scope for it: {why}"
+            ),
         ));
     }
     if !facts.enforce {
@@ -383,6 +394,7 @@ mod tests {
                 lost_hooks,
                 held: Held::default(),
                 attached_ns: 0,
+                no_scope: None,
                 at: Instants::default(),
             };
             Engine::new(judge).finish(&facts, &last)

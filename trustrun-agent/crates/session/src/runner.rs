@@ -83,8 +83,9 @@ struct Runner<'a> {
 ///
 /// # Errors
 /// If the guard is lost or the report cannot be written.
-pub fn run(mut link: EngineLink, judge: Judge, facts: &Facts, mut outputs: Outputs) -> Result<(), RunError> {
+pub fn run(mut link: EngineLink, mut judge: Judge, facts: &Facts, mut outputs: Outputs) -> Result<(), RunError> {
     let events = outputs.events.take().map(BufWriter::new);
+    judge.cgroup.clone_from(&link.cgroup);
     link.guard.order(Order::Ready).map_err(RunError::Tell)?;
     let clock = Clock::new();
     let lookups = resolver(&mut link, &judge, clock)?;
@@ -326,6 +327,7 @@ impl Runner<'_> {
             lost_hooks: told.lost_hooks,
             held: self.held,
             attached_ns: self.link.attached_ns,
+            no_scope: self.link.no_scope.take(),
             at: self.clock.now(),
         };
         let report = self.engine.finish(self.facts, &last);

@@ -126,10 +126,11 @@ impl Loaded {
     ///
     /// # Errors
     /// If there is no bpffs and none can be mounted, or pinning fails.
-    pub fn pin(&mut self, session: &str) -> Result<(), GuardError> {
+    pub fn pin(&mut self, session: &str, cgroup: &Cgroup) -> Result<(), GuardError> {
         let folder = pins::bpffs()?.join("trustrun").join(session);
         fs::create_dir_all(&folder).map_err(GuardError::file("making", &folder))?;
         self.pins = Some(folder.clone());
+        pins::note_place(&folder, &cgroup.path)?;
         for (name, link) in std::mem::take(&mut self.links) {
             let pinned = link.pin(folder.join(name)).map_err(|e| GuardError::Program {
                 step: "pin",

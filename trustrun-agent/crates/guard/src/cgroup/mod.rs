@@ -1,10 +1,14 @@
-//! The session's cgroup.
+//! The session's cgroup: under systemd in a scope of the caller's slice, else, or where systemd makes none, at
+//! `<mount>/trustrun/<session>`.
+
+mod scope;
 
 use std::{
     fs::{self, File},
     io::{self, Read as _},
     os::{fd::AsFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
+    process::ChildStdin,
     time::{Duration, Instant},
 };
 
@@ -90,7 +94,7 @@ fn unescape(text: &str) -> String {
     out + rest
 }
 
-/// One cgroup of ours, `<mount>/trustrun/<session>`.
+/// One cgroup of ours.
 #[derive(Clone, Debug)]
 pub struct Cgroup {
     /// Its folder.
@@ -99,15 +103,32 @@ pub struct Cgroup {
     pub id: u64,
     /// Its depth below the root of the hierarchy.
     pub level: u32,
+    /// Its path below the root of the hierarchy.
+    pub below: String,
+}
+
+/// What keeps a session's cgroup, in any process that inherited it.
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// While it is open, no other session reaps the cgroup.
+    _lock: File,
+    /// While it is open, systemd keeps the scope.
+    _scope: Option<ChildStdin>,
+    /// Why there is no scope, where systemd should have made one.
+    pub(crate) no_scope: Option<String>,
 }
 
 impl Cgroup {
-    /// Makes it and holds it: while the file is open, in any process that inherited it, no other session reaps it.
+    /// Makes it and holds it.
     ///
     /// # Errors
     /// If the folder cannot be made.
-    pub fn create(hierarchy: &Hierarchy, session: &str) -> Result<(Self, File), GuardError> {
-        let path = hierarchy.mount.join("trustrun").join(session);
+    pub(crate) fn create(hierarchy: &Hierarchy, session: &str) -> Result<(Self, Held), GuardError> {
+        let (path, scope, no_scope) = match scope::booted().then(|| scope::start(&hierarchy.mount, session)) {
+            Some(Ok((path, kept))) => (path, Some(kept), None),
+            Some(Err(why)) => (own_place(hierarchy, session), None, Some(why)),
+            None => (own_place(hierarchy, session), None, None),
+        };
         // A session that starts or ends beside this one may remove either folder until it is held.
         let mut tries = 1000;
         let held = loop {
@@ -119,18 +140,14 @@ impl Cgroup {
                 result => break result.map_err(GuardError::file("making the cgroup", &path))?,
             }
         };
-        Ok((Self::open(&path, 2)?, held))
+        Ok((Self::open(&path, &hierarchy.mount)?, Held { _lock: held, _scope: scope, no_scope }))
     }
 
-    fn open(path: &Path, level: u32) -> Result<Self, GuardError> {
+    fn open(path: &Path, mount: &Path) -> Result<Self, GuardError> {
         let id = fs::metadata(path).map_err(GuardError::file("reading", path))?.ino();
-        Ok(Self { path: path.into(), id, level })
-    }
-
-    /// The path of a session's cgroup below the root of the hierarchy.
-    #[must_use]
-    pub fn path_of(session: &str) -> String {
-        format!("/trustrun/{session}")
+        let below = path.strip_prefix(mount).unwrap_or(path);
+        let level = u32::try_from(below.components().count()).unwrap_or(u32::MAX);
+        Ok(Self { path: path.into(), id, level, below: format!("/{}", below.display()) })
     }
 
     /// The folder, for attaching programs.
@@ -210,6 +227,11 @@ impl Cgroup {
         }
         gone
     }
+}
+
+/// Where a session's cgroup is without systemd.
+fn own_place(hierarchy: &Hierarchy, session: &str) -> PathBuf {
+    hierarchy.mount.join("trustrun").join(session)
 }
 
 /// Makes a folder and locks it, if it still is the same one then.
