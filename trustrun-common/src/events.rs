@@ -34,6 +34,8 @@ pub mod kind {
     pub const ANSWER: u16 = 13;
     /// [`super::ExecEvent`] of the process that was moved to another cgroup, whose path is in the path area.
     pub const MOVED: u16 = 14;
+    /// [`crate::UnixEvent`]: bytes crossed the session's border over a unix socket.
+    pub const UNIX: u16 = 15;
 }
 
 /// What a decision rests on.

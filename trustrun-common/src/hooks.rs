@@ -68,6 +68,8 @@ pub mod hook {
     pub const MOVED: u32 = 14;
     /// How many there are.
     pub const COUNT: u32 = 15;
+    /// sk_data_ready: not every kernel has it, so it is none of those.
+    pub const UNIX_PEER: u32 = COUNT;
 }
 
 /// Program names in the object, by [`hook`] number.

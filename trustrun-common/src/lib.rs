@@ -15,12 +15,14 @@ pub mod hooks;
 mod pod;
 pub mod sockets;
 pub mod tables;
+pub mod unix;
 
 pub use config::*;
 pub use events::*;
 pub use hooks::*;
 pub use sockets::*;
 pub use tables::*;
+pub use unix::*;
 
 /// Raised whenever a type or a constant of this crate changes. The loader compares it with the `ABI` symbol of the
 /// object it loads.

@@ -71,6 +71,16 @@ fn answers(ran: &Ran, expected: &[(&str, &str)]) {
     assert_eq!(ran.exits(0).out(), expected, "{}", ran.stderr);
 }
 
+/// Whether the kernel tells of unix sockets (Linux 6.3).
+fn sees_unix(ran: &Ran) -> bool {
+    let hooks = ran.report()["coverage"]["hooks"].as_array().unwrap();
+    let sees = hooks.iter().any(|h| h["name"] == "unix_peer");
+    if !sees {
+        trustrun_lab::skip("the kernel does not tell of unix sockets: Linux 6.3 does");
+    }
+    sees
+}
+
 fn lock(ran: &Ran, name: &str) -> bool {
     let locks = ran.report()["coverage"]["locks"].as_array().unwrap();
     let found = locks.iter().find(|l| l["name"] == name).unwrap_or_else(|| panic!("no lock {name}"));
@@ -103,6 +113,11 @@ fn an_observing_session_finds_every_service() {
     let ran = service.knock(&["/run/dbus/socket", &srv]);
     answers(&ran, &[("/run/dbus/socket", "open"), (&srv, "open")]);
     assert_eq!(ran.report()["coverage"]["locks"].as_array().unwrap().len(), 0);
+    if sees_unix(&ran) {
+        // Nobody can tell what the service does for it, so that is no pass.
+        assert_eq!(ran.gaps(), ["unix-socket-outside"]);
+        ran.verdict("incomplete").says("run/dbus/socket, a socket of a process");
+    }
 }
 
 #[test]
@@ -112,6 +127,7 @@ fn the_policy_lets_named_sockets_in_and_the_report_says_so() {
     let same = service.path("run/app/socket");
     let ran = service.knock(&["/run/app/socket", "/run/dbus/socket"]);
     answers(&ran, &[("/run/app/socket", "open"), ("/run/dbus/socket", ENOENT)]);
+    ran.verdict("pass");
     let limits = ran.report()["limits"].to_string();
     assert!(limits.contains("allowed-sockets") && limits.contains("/run/app"), "{limits}");
     // The same file under another path is not what was named.
@@ -137,6 +153,85 @@ fn abstract_sockets_of_others_are_refused_and_its_own_are_not() {
         return;
     }
     answers(&ran, &[("@own-of-it", "open"), (&theirs, EPERM)]);
+    ran.verdict("pass");
+}
+
+#[test]
+fn a_socket_that_somebody_makes_later_is_a_gap() {
+    let Some(case) = Case::new() else { return };
+    if !have(&["python3"]) {
+        return;
+    }
+    let case = case.policy(BLOCK).with(&["--run-as", "nobody"]);
+    let shared = case.path("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o777)).unwrap();
+    let wait = r#": > "$DIR/shared/begun"; until [ -S "$DIR/shared/helper" ]; do sleep 0.01; done"#;
+    let script = format!(r#"{wait}; exec python3 -c "$KNOCK" "$DIR/shared/helper""#);
+    let case = case.env("KNOCK", KNOCK);
+    let running = case.start(&["sh", "-c", &script]);
+    crate::harness::wait_for(&shared.join("begun"));
+    let helper = shared.join("helper");
+    let _listener = UnixListener::bind(shared.join("new")).unwrap();
+    fs::set_permissions(shared.join("new"), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::rename(shared.join("new"), &helper).unwrap();
+    let ran = running.end();
+    answers(&ran, &[(helper.to_str().unwrap(), "open")]);
+    if sees_unix(&ran) {
+        assert_eq!(ran.gaps(), ["unix-socket-outside"]);
+        ran.verdict("incomplete");
+    }
+}
+
+#[test]
+fn somebody_outside_who_sends_to_its_socket_is_a_gap() {
+    let Some(case) = Case::new() else { return };
+    if !have(&["python3"]) {
+        return;
+    }
+    let script = r#"
+import os, socket
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.bind("part"); os.rename("part", "inbox"); print(s.recv(9).decode())
+"#;
+    let case = case.policy(BLOCK);
+    let running = case.start(&["python3", "-c", script]);
+    crate::harness::wait_for(&case.path("inbox"));
+    let sender = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    sender.send_to(b"data", case.path("inbox")).unwrap();
+    let ran = running.end();
+    assert_eq!(ran.exits(0).out(), "data\n");
+    if sees_unix(&ran) {
+        assert_eq!(ran.gaps(), ["unix-socket-outside"]);
+        ran.verdict("incomplete").says("part, a socket of the session, was sent to by a process outside");
+    }
+}
+
+#[test]
+fn its_own_sockets_and_those_that_nobody_listens_at_are_no_gap() {
+    let Some(case) = Case::new() else { return };
+    if !have(&["python3"]) {
+        return;
+    }
+    let script = r#"
+import os, socket
+a, b = socket.socketpair()
+if os.fork() == 0:
+    b.send(b"x"); os._exit(0)
+a.recv(1); os.wait()
+l = socket.socket(socket.AF_UNIX); l.bind("own"); l.listen()
+c = socket.socket(socket.AF_UNIX); c.connect("own"); k, _ = l.accept(); k.send(b"1"); c.send(b"2")
+for path in ("nobody", "/run/nscd/socket", "/dev/log", "\0nobody"):
+    try: socket.socket(socket.AF_UNIX).connect(path)
+    except OSError as e: print(e.errno)
+"#;
+    for options in [&[][..], &["--observe"]] {
+        let case = Case::anyone().policy("version: 1\ndefault: block\n").with(options);
+        let ran = case.run(&["python3", "-c", script]);
+        assert_eq!(ran.exits(0).out().lines().count(), 4);
+        ran.verdict("pass");
+    }
+    drop(case);
 }
 
 #[test]
@@ -281,13 +376,15 @@ fn a_network_socket_from_outside_is_refused_or_told() {
 fn pipes_and_unix_sockets_as_standard_descriptors_are_a_limit() {
     let Some(case) = Case::new() else { return };
     let case = case.policy(BLOCK);
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    let mut command = case.command(&["cat"]);
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let mut command = case.command(&["sh", "-c", "echo data >&0"]);
     command.stdin(std::os::fd::OwnedFd::from(theirs));
-    drop(ours);
     let ran = Running::spawn(&mut command, case.path("report.json")).end();
     drop(command);
     ran.exits(0).verdict("pass");
+    let mut text = String::new();
+    ours.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "data\n");
     let limits = ran.report()["limits"].to_string();
     assert!(limits.contains("standard input, standard output, standard error lead to processes outside"), "{limits}");
 }

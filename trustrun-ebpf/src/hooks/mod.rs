@@ -12,3 +12,4 @@ mod sendmsg;
 mod sock_create;
 mod sock_release;
 mod sockops;
+mod unix_peer;

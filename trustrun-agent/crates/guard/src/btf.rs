@@ -4,7 +4,7 @@
 
 use std::{fs, path::Path};
 
-use trustrun_common::Offsets;
+use trustrun_common::{Offsets, UnixOffsets};
 
 use crate::GuardError;
 
@@ -12,11 +12,11 @@ const PATH: &str = "/sys/kernel/btf/vmlinux";
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 
-/// The offsets that the kernel programs need.
+/// The offsets that the kernel programs need, and those of the hook for unix sockets where this kernel has them.
 ///
 /// # Errors
 /// If the kernel has no BTF or lacks a member.
-pub(crate) fn offsets() -> Result<Offsets, GuardError> {
+pub(crate) fn offsets() -> Result<(Offsets, Option<UnixOffsets>), GuardError> {
     let path = Path::new(PATH);
     let bytes = fs::read(path).map_err(GuardError::file("reading", path))?;
     let btf = Btf::index(&bytes).ok_or_else(|| GuardError::Btf { what: "a readable header".into() })?;
@@ -25,7 +25,7 @@ pub(crate) fn offsets() -> Result<Offsets, GuardError> {
     let bprm = btf.members("linux_binprm", &["filename", "interp"])?;
     let cgroup = btf.members("cgroup", &["root"])?;
     let root = btf.members("cgroup_root", &["hierarchy_id"])?;
-    Ok(Offsets {
+    let offsets = Offsets {
         task_tgid: task[0],
         task_pid: task[1],
         task_mm: task[2],
@@ -36,6 +36,33 @@ pub(crate) fn offsets() -> Result<Offsets, GuardError> {
         bprm_interp: bprm[1],
         cgroup_root: cgroup[0],
         root_hierarchy: root[0],
+    };
+    Ok((offsets, unix_offsets(&btf).ok()))
+}
+
+/// Fails where unix sockets are a module of their own, or the kernel is older than 6.3.
+fn unix_offsets(btf: &Btf<'_>) -> Result<UnixOffsets, GuardError> {
+    let one = |structure, member| Ok::<u32, GuardError>(btf.members(structure, &[member])?[0]);
+    let two = |(a, b), (c, d)| Ok::<u32, GuardError>(one(a, b)? + one(c, d)?);
+    Ok(UnixOffsets {
+        family: two(("sock", "__sk_common"), ("sock_common", "skc_family"))?,
+        cgroup: two(("sock", "sk_cgrp_data"), ("sock_cgroup_data", "cgroup"))?,
+        socket: one("sock", "sk_socket")?,
+        level: one("cgroup", "level")?,
+        ancestors: one("cgroup", "ancestors")?,
+        node: one("cgroup", "kn")?,
+        id: one("kernfs_node", "id")?,
+        address: one("unix_sock", "addr")?,
+        peer: one("unix_sock", "peer")?,
+        dentry: two(("unix_sock", "path"), ("path", "dentry"))?,
+        length: one("unix_address", "len")?,
+        name: two(("unix_address", "name"), ("sockaddr_un", "sun_path"))?,
+        inode: one("dentry", "d_inode")?,
+        number: one("inode", "i_ino")?,
+        own: one("socket_alloc", "vfs_inode")?,
+        above: one("inode", "i_sb")?,
+        device: one("super_block", "s_dev")?,
+        ready: 1,
     })
 }
 
@@ -128,10 +155,12 @@ mod tests {
             crate::skip::skip("this kernel has no BTF");
             return;
         }
-        let o = offsets().unwrap();
+        let (o, unix) = offsets().unwrap();
         assert!(o.task_tgid == o.task_pid + 4, "tgid follows pid in task_struct: {o:?}");
         assert!(o.mm_arg_end == o.mm_arg_start + 8, "arg_end follows arg_start: {o:?}");
         assert!(o.bprm_interp == o.bprm_filename + 8, "interp follows filename: {o:?}");
+        // struct unix_address begins with a count and the length; the family goes before the path.
+        assert!(unix.is_none_or(|u| u.length == 4 && u.name == 10 && u.ready == 1), "{unix:?}");
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub struct EngineLink {
     pub cgroup: String,
     /// Why the session is in no scope of the caller's slice, where systemd should have made one.
     pub no_scope: Option<String>,
+    /// Whether what crosses the session's border over unix sockets is seen.
+    pub unix: bool,
 }
 
 impl std::fmt::Debug for EngineLink {

@@ -3,7 +3,10 @@
 use std::{
     ffi::CString,
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::fd::AsFd as _,
+    os::{
+        fd::AsFd as _,
+        unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream},
+    },
     time::{Duration, Instant},
 };
 
@@ -19,11 +22,12 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// How long to let them come: asking costs a system call for each hook.
 const PAUSE: Duration = Duration::from_micros(200);
 
-/// Makes the canary's connections and checks that each hook ran and that the connection came through the ring.
+/// Makes the canary's connections and checks that each hook ran and that the connection came through the ring. Whether
+/// the hook for unix sockets ran too, which not every kernel has.
 ///
 /// # Errors
 /// If a hook did not see it.
-pub(crate) fn run(loaded: &mut Loaded, ring: &mut Ring, cgroup: &Cgroup) -> Result<(), GuardError> {
+pub(crate) fn run(loaded: &mut Loaded, ring: &mut Ring, cgroup: &Cgroup) -> Result<bool, GuardError> {
     let failed = |what| move |source| GuardError::System { what, source };
     let tcp = TcpListener::bind("127.0.0.1:0").map_err(failed("the canary's listener"))?;
     let udp = UdpSocket::bind("127.0.0.1:0").map_err(failed("the canary's socket"))?;
@@ -32,12 +36,16 @@ pub(crate) fn run(loaded: &mut Loaded, ring: &mut Ring, cgroup: &Cgroup) -> Resu
         udp.local_addr().map_err(failed("the canary's address"))?,
     );
     let v6 = TcpListener::bind("[::1]:0").ok().and_then(|l| Some((l.local_addr().ok()?, l)));
+    let unix = unix_address();
+    // Outside the session, as this process is.
+    let _unix = unix.as_ref().and_then(|a| UnixListener::bind_addr(a).ok());
     let to6 = v6.as_ref().map(|(a, _)| *a);
     let (pid, inside) = sys::split_into(cgroup.fd()?.as_fd()).map_err(GuardError::system("forking the canary"))?;
     match pid {
         None => {
             if inside || Cgroup::enter(&cgroup.path).is_ok() {
                 canary(cgroup, to, datagrams, to6);
+                drop(unix.map(|a| UnixStream::connect_addr(&a)));
             }
             sys::leave(0)
         }
@@ -53,13 +61,20 @@ pub(crate) fn run(loaded: &mut Loaded, ring: &mut Ring, cgroup: &Cgroup) -> Resu
         });
         let missing = missing(loaded, v6.is_some(), seen)?;
         if missing.is_empty() {
-            return Ok(());
+            let counters = loaded.counters()?;
+            return Ok(counters.get((counter::HOOK + hook::UNIX_PEER) as usize).is_some_and(|n| *n > 0));
         }
         if Instant::now() > end {
             return Err(GuardError::SelfTest { missing });
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// An abstract name that nobody else has.
+fn unix_address() -> Option<UnixAddress> {
+    use std::os::linux::net::SocketAddrExt as _;
+    UnixAddress::from_abstract_name(format!("trustrun-canary-{}", std::process::id())).ok()
 }
 
 /// The hooks that did not run.

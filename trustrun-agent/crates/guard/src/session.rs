@@ -383,7 +383,9 @@ fn prepare(
 ) -> Result<Prepared, GuardError> {
     loaded.pin(&plan.session, cgroup)?;
     let watch = loaded.watch(cgroup.id)?;
-    crate::selftest::run(loaded, &mut ring, cgroup)?;
+    // Not every kernel has it; whether it sees is for the canary to say.
+    let _ = loaded.watch_unix();
+    let unix = crate::selftest::run(loaded, &mut ring, cgroup)?;
     // The canary's events are not the session's.
     config.mode = trustrun_common::MODE_OFF;
     config.counting = 0;
@@ -398,7 +400,7 @@ fn prepare(
     let (binder, bind) = Channel::pair()?;
     let raw = [sys::raw_socket(false).ok(), sys::raw_socket(true).ok()];
     let cgroup = cgroup.below.clone();
-    let link = EngineLink { ring, dns, binder: Some(bind), guard: theirs, raw, attached_ns, cgroup, no_scope };
+    let link = EngineLink { ring, dns, binder: Some(bind), guard: theirs, raw, attached_ns, unix, cgroup, no_scope };
     Ok(Prepared { watch, ours, binder, link })
 }
 

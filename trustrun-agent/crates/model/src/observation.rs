@@ -161,6 +161,19 @@ pub enum Fact {
         /// Whether the kernel ended it for that.
         killed: bool,
     },
+    /// Bytes, or a connect that was taken, crossed the session's border over a unix socket; told once for each socket
+    /// and process.
+    Unix {
+        /// Whether somebody outside sent to the session; else the session sent out.
+        incoming: bool,
+        /// The receiver's name as it was bound: a path, `@` and an abstract name, or empty.
+        name: String,
+        /// Device (12 bits of major and 20 of minor number) and inode number of the receiver's file; zeroes where there is
+        /// none.
+        file: (u32, u64),
+        /// Inode number of the sender's own socket, where it was connected before; 0 else.
+        own: u64,
+    },
     /// A process ended.
     Exit {
         /// Wait status, as `wait(2)` encodes it.

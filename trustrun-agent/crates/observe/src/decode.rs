@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use trustrun_common::{
     Address, ExecEvent, FLAG_CUT, FLAG_ENFORCED, FLAG_OUTGOING, FLAG_RESOLVER, FlowEvent, Header, PATH_MAX,
-    PayloadEvent, TaskEvent, Tuple, kind, reason,
+    PayloadEvent, TaskEvent, Tuple, UNIX_NAME, kind, reason,
 };
 use trustrun_model::{
     Action, Decided, Direction, Fact, Flow, FlowId, LookupRefusal, Observation, ProcessId, Protocol, Reason, SensorKind,
@@ -127,6 +127,7 @@ pub fn decode(bytes: &[u8], clock: &Clock) -> Result<Observation, DecodeError> {
     let fact = match header.kind {
         kind::EXEC => exec(&mut r, header)?,
         kind::MOVED => moved(&mut r, header)?,
+        kind::UNIX => unix(&mut r)?,
         kind::FORK => Fact::Fork { child: TaskEvent { header, value: r.u64()? }.value as u32 },
         kind::EXIT => Fact::Exit { status: r.u64()? as i32 },
         kind::OPENED
@@ -170,6 +171,20 @@ fn moved(r: &mut Reader<'_>, header: Header) -> Result<Fact, DecodeError> {
         return Err(DecodeError::Unknown { what: "kind", found: u64::from(header.kind) });
     };
     Ok(Fact::Moved { cgroup, killed: header.flags & FLAG_ENFORCED != 0 })
+}
+
+fn unix(r: &mut Reader<'_>) -> Result<Fact, DecodeError> {
+    let (file, own) = (r.u64()?, r.u64()?);
+    let (_tgid, incoming, length, device) = (r.u32()?, r.u32()?, r.u32()?, r.u32()?);
+    let area = r.take(UNIX_NAME)?;
+    let name =
+        area.get(..length as usize).ok_or(DecodeError::Unknown { what: "name length", found: u64::from(length) })?;
+    // A path ends at its first NUL; an abstract name begins with one, and shows as `@` (unix(7)).
+    let name = match name.split_first() {
+        Some((0, name)) => format!("@{}", String::from_utf8_lossy(name)),
+        _ => String::from_utf8_lossy(name.split(|b| *b == 0).next().unwrap_or_default()).into_owned(),
+    };
+    Ok(Fact::Unix { incoming: incoming != 0, name, file: (device, file), own })
 }
 
 fn flow_fact(e: &FlowEvent) -> Result<Fact, DecodeError> {

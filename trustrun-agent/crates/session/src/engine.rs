@@ -5,6 +5,7 @@
 
 mod claims;
 mod lookups;
+mod unix;
 
 use std::{
     collections::HashMap,
@@ -29,6 +30,8 @@ use crate::{
     tunnel::Tunnels,
 };
 
+pub use unix::Doors;
+
 /// Most connections that are open at once before the oldest knowledge is refused (and counted).
 const MOST_FLOWS: usize = 1 << 19;
 
@@ -49,6 +52,8 @@ pub struct Judge {
     pub hosts: Vec<(IpAddr, String)>,
     /// Shortest life of a binding.
     pub dns_grace: Duration,
+    /// Unix sockets that were told as limits before the start.
+    pub doors: Doors,
 }
 
 /// What is to be done about an observation.
@@ -184,6 +189,7 @@ impl Engine {
             Fact::Fork { child } => self.processes.fork(o.process.tgid, *child),
             Fact::Exec { exe, argv, .. } => self.processes.exec(o.process.tgid, exe, argv),
             Fact::Exit { .. } => {}
+            Fact::Unix { incoming, name, file, own } => self.unix(o.process, *incoming, name, (*file, *own)),
             Fact::Moved { cgroup, killed } => return self.moved(o.process, cgroup, *killed),
             Fact::Opened { flow, decided } => return self.opened(o, flow, decided),
             Fact::Established { flow } => self.established(flow),

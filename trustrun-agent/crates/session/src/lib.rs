@@ -24,7 +24,7 @@ pub mod summary;
 mod tcp_resolver;
 mod tunnel;
 
-pub use engine::{Engine, Judge, Reaction};
+pub use engine::{Doors, Engine, Judge, Reaction};
 pub use host::{Resolvers, about_host, operator};
 pub use report::{Facts, Final, LostHook, unwatched};
 #[cfg(feature = "ebpf")]

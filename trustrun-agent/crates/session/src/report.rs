@@ -95,6 +95,8 @@ pub struct Final {
     pub lost_hooks: Vec<LostHook>,
     /// The locks that the command told that it is under.
     pub held: Held,
+    /// Whether what crosses the session's border over unix sockets was seen.
+    pub unix: bool,
     /// When the hooks were attached, nanoseconds since the epoch.
     pub attached_ns: i64,
     /// Why systemd made no scope for the session, where it should have.
@@ -120,6 +122,7 @@ pub fn unwatched(facts: &Facts, status: i32, gap: &'static str, why: &str) -> Re
         leftovers: Vec::new(),
         lost_hooks: Vec::new(),
         held: Held::default(),
+        unix: false,
         attached_ns: at.wall_ns,
         no_scope: None,
         at,
@@ -132,6 +135,7 @@ pub fn unwatched(facts: &Facts, status: i32, gap: &'static str, why: &str) -> Re
         resolvers: Vec::new(),
         hosts: Vec::new(),
         dns_grace: std::time::Duration::ZERO,
+        doors: crate::Doors::default(),
     });
     engine.ledger.gap(gap, 1, || why.into());
     let mut report = engine.finish(facts, &last);
@@ -176,7 +180,7 @@ impl Engine {
             tool: host::tool(),
             session: session(facts, last, assurance),
             verdict,
-            limits: limits(facts, &coverage.locks, last.no_scope.as_deref()),
+            limits: limits(facts, &coverage.locks, last),
             coverage,
             destinations: rows.destinations,
             queries: rows.queries,
@@ -272,6 +276,9 @@ fn session(facts: &Facts, last: &Final, assurance: Assurance) -> SessionInfo {
     }
 }
 
+/// The hook that not every kernel has.
+const UNIX_HOOK: [&str; 1] = ["unix_peer"];
+
 /// The guard starts no child unless every hook was attached and saw the canary.
 fn coverage(facts: &Facts, last: &Final) -> Coverage {
     let (attached_at, detached_at) = (rfc3339(last.attached_ns), rfc3339(last.at.wall_ns));
@@ -281,7 +288,7 @@ fn coverage(facts: &Facts, last: &Final) -> Coverage {
         Hook { name: (*name).into(), attached_at: attached_at.clone(), detached_at }
     };
     Coverage {
-        hooks: (0..).zip(&HOOK_NAMES).map(hook).collect(),
+        hooks: (0..).zip(HOOK_NAMES.iter().chain(UNIX_HOOK.iter().filter(|_| last.unix))).map(hook).collect(),
         self_test: SelfTest::Passed,
         resolvers: facts.resolvers.clone(),
         locks: facts.locks(last.held),
@@ -289,22 +296,27 @@ fn coverage(facts: &Facts, last: &Final) -> Coverage {
 }
 
 /// Ways out and blind spots of this sensor, whether or not they were used.
-fn limits(facts: &Facts, locks: &[LockState], no_scope: Option<&str>) -> Vec<Limit> {
+fn limits(facts: &Facts, locks: &[LockState], last: &Final) -> Vec<Limit> {
     let limit = |kind: &str, detail: &str| Limit { kind: kind.into(), detail: detail.into() };
     let held = |name: &str| locks.iter().any(|l| l.name == name && l.held);
     let mut out = Vec::new();
-    if ["private-run", "unix-sockets", "abstract-sockets", "other-processes"].into_iter().all(held) {
-        out.push(limit(
+    let hidden = ["private-run", "unix-sockets", "abstract-sockets", "other-processes"].into_iter().all(held);
+    match (last.unix, hidden) {
+        (true, _) => out.push(limit(
+            "local-services",
+            "what a process outside does on the command's behalf is that process's traffic; a command that reaches one \
+             over a unix socket is told (unix-socket-outside), one that does so through files is not",
+        )),
+        (false, true) => out.push(limit(
             "later-sockets",
             "a process outside that helps the command can make a unix socket in a folder that both see, after the \
-             start, and carry bytes for it",
-        ));
-    } else {
-        out.push(limit(
+             start, and carry bytes for it; this kernel cannot tell (Linux 6.3 can)",
+        )),
+        (false, false) => out.push(limit(
             "local-services",
             "what a local service does on the command's behalf (over a unix socket: container engine, D-Bus, name \
-             service) is that service's traffic, not the command's",
-        ));
+             service) is that service's traffic, not the command's; this kernel cannot tell who is reached (6.3 can)",
+        )),
     }
     if facts.user == "root" {
         out.push(limit(
@@ -313,7 +325,7 @@ fn limits(facts: &Facts, locks: &[LockState], no_scope: Option<&str>) -> Vec<Lim
              ordinary user: --run-as",
         ));
     }
-    if let Some(why) = no_scope {
+    if let Some(why) = &last.no_scope {
         out.push(limit(
             "outside-slice",
             &format!(
@@ -378,6 +390,7 @@ mod tests {
                 resolvers: Vec::new(),
                 hosts: Vec::new(),
                 dns_grace: std::time::Duration::ZERO,
+                doors: crate::Doors::default(),
             };
             let mut counters = [0; counter::COUNT as usize];
             lost.into_iter().for_each(|i| counters[i as usize] = 1);
@@ -393,6 +406,7 @@ mod tests {
                 leftovers: Vec::new(),
                 lost_hooks,
                 held: Held::default(),
+                unix: false,
                 attached_ns: 0,
                 no_scope: None,
                 at: Instants::default(),

@@ -326,6 +326,7 @@ impl Runner<'_> {
             leftovers: told.leftovers,
             lost_hooks: told.lost_hooks,
             held: self.held,
+            unix: self.link.unix,
             attached_ns: self.link.attached_ns,
             no_scope: self.link.no_scope.take(),
             at: self.clock.now(),

@@ -102,6 +102,7 @@ impl EventRow {
             | Fact::Exec { .. }
             | Fact::Exit { .. }
             | Fact::Moved { .. }
+            | Fact::Unix { .. }
             | Fact::Lost { .. }
             | Fact::Unreadable { .. } => {}
         }
@@ -133,6 +134,7 @@ fn kind(fact: &Fact) -> EventKind {
         Fact::Exec { .. } => EventKind::Exec,
         Fact::Exit { .. } => EventKind::Exit,
         Fact::Moved { .. } => EventKind::Moved,
+        Fact::Unix { .. } => EventKind::Unix,
         Fact::Opened { .. } => EventKind::Opened,
         Fact::Established { .. } => EventKind::Established,
         Fact::Closed { .. } => EventKind::Closed,
@@ -154,6 +156,7 @@ fn detail(fact: &Fact) -> Option<Box<str>> {
         Fact::Fork { child } => json!({"child": child}),
         Fact::Exec { exe, argv, truncated } => json!({"exe": exe, "argv": argv, "truncated": truncated}),
         Fact::Exit { status } => json!({"status": status}),
+        Fact::Unix { incoming, name, .. } => json!({"incoming": incoming, "socket": name}),
         Fact::Moved { cgroup, killed } => json!({"cgroup": cgroup, "killed": killed}),
         Fact::Payload { outgoing, offset, length, .. } => {
             json!({"outgoing": outgoing, "offset": offset, "length": length})

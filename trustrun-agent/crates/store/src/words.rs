@@ -34,6 +34,8 @@ pub enum EventKind {
     Answer = 13,
     /// A process was moved to another cgroup; `detail` has `cgroup`, `killed`.
     Moved = 14,
+    /// Bytes crossed the session's border over a unix socket; `detail` has `incoming`, `socket`.
+    Unix = 15,
     /// Something was lost; `detail` has `stage`, `count`.
     Lost = 32,
     /// An address that made no sense; `detail` has `why`, `peer`.
@@ -42,7 +44,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Exec,
         Self::Fork,
         Self::Exit,
@@ -57,6 +59,7 @@ impl EventKind {
         Self::Query,
         Self::Answer,
         Self::Moved,
+        Self::Unix,
         Self::Lost,
         Self::Unreadable,
     ];
@@ -79,6 +82,7 @@ impl EventKind {
             Self::Query => "query",
             Self::Answer => "answer",
             Self::Moved => "moved",
+            Self::Unix => "unix",
             Self::Lost => "lost",
             Self::Unreadable => "unreadable",
         }

@@ -86,6 +86,7 @@ fn start(
         cgroup: String::new(), // told by the guard, which makes it
         hosts: plan.resolvers.hosts.clone(),
         dns_grace: super::plan::DNS_GRACE,
+        doors: plan.known_sockets(),
     };
     let report = report.try_clone().map_err(|source| RunError::System { what: "the report's memory", source })?;
     let guard = plan.guard();

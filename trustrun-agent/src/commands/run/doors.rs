@@ -65,6 +65,15 @@ impl Plan {
         self.policy.iter().flat_map(|p| p.unix_sockets.iter().cloned()).collect()
     }
 
+    /// Unix sockets that the command may reach, and that it was given.
+    #[cfg(feature = "ebpf")]
+    pub(super) fn known_sockets(&self) -> trustrun_session::Doors {
+        use std::os::unix::fs::MetadataExt as _;
+        let sockets = (0..3).zip(stdio()).filter(|(_, kind)| *kind == Stdio::Unix);
+        let inode = |(fd, _)| std::fs::metadata(format!("/proc/self/fd/{fd}")).ok().map(|m| m.ino());
+        trustrun_session::Doors::new(self.allowed_sockets(), sockets.filter_map(inode).collect())
+    }
+
     /// What leads around an enforcing session by the operator's own choice.
     pub(super) fn doors(&self) -> Vec<Limit> {
         let limit = |kind: &str, detail: String| Limit { kind: kind.into(), detail };

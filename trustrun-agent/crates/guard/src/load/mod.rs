@@ -5,6 +5,7 @@
 mod pins;
 mod programs;
 mod tables;
+mod unix_peer;
 
 use std::{fs, panic::resume_unwind, path::PathBuf, thread};
 
@@ -13,7 +14,7 @@ use aya::{
     maps::{Array, MapData, PerCpuArray, PerCpuValues, ProgramArray},
     programs::{ProgramError, links::FdLink},
 };
-use trustrun_common::{Config, HOOK_NAMES, Offsets, counter};
+use trustrun_common::{Config, HOOK_NAMES, Offsets, UnixOffsets, counter};
 use trustrun_observe::Ring;
 use trustrun_policy::Tables;
 
@@ -29,6 +30,9 @@ pub struct Loaded {
     pins: Option<PathBuf>,
     /// Where this kernel's structures have what the programs read.
     pub(crate) offsets: Offsets,
+    /// The same for the hook of unix sockets, where this kernel has it, and its link.
+    unix_offsets: Option<UnixOffsets>,
+    unix_link: Option<FdLink>,
 }
 
 fn map_error(name: &'static str) -> impl Fn(aya::maps::MapError) -> GuardError {
@@ -60,7 +64,7 @@ impl Loaded {
             let loader = EbpfLoader::new();
             (offsets.join().unwrap_or_else(|p| resume_unwind(p)), loader)
         });
-        let offsets = offsets?;
+        let (offsets, unix_offsets) = offsets?;
         loader.verifier_log_level(VerifierLogLevel::STATS);
         loader.map_max_entries("EVENTS", ring_bytes);
         if let Some(t) = tables {
@@ -74,7 +78,7 @@ impl Loaded {
             reason: chain(&e),
         })?;
         programs::load(&mut ebpf)?;
-        let mut loaded = Self { ebpf, links: Vec::new(), pins: None, offsets };
+        let mut loaded = Self { ebpf, links: Vec::new(), pins: None, offsets, unix_offsets, unix_link: None };
         loaded.fill_jumps()?;
         Ok(loaded)
     }

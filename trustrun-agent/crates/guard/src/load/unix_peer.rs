@@ -1,0 +1,37 @@
+//! The one hook that not every kernel has: who crosses the session's border over a unix socket (Linux 6.3).
+//!
+//! It refuses nothing and is not pinned. Without it a session is watched all the same, and its report says what cannot
+//! be seen.
+
+use aya::{
+    maps::{Array, MapData},
+    programs::{RawTracePoint, links::FdLink},
+};
+
+use super::Loaded;
+use crate::GuardError;
+
+const NAME: &str = "unix_peer";
+
+impl Loaded {
+    /// Loads and attaches it.
+    ///
+    /// # Errors
+    /// If this kernel does not have the tracepoint, or refuses the program.
+    pub(crate) fn watch_unix(&mut self) -> Result<(), GuardError> {
+        let missing = || GuardError::Btf { what: "the members of unix sockets".into() };
+        let offsets = self.unix_offsets.ok_or_else(missing)?;
+        let failed = |step| {
+            move |e: &dyn std::fmt::Display| GuardError::Program { step, name: NAME.into(), reason: e.to_string() }
+        };
+        let mut map: Array<&mut MapData, trustrun_common::UnixOffsets> = self.map_mut("UNIX")?;
+        map.set(0, offsets, 0).map_err(|e| failed("configure")(&e))?;
+        let program = self.ebpf.program_mut(NAME).ok_or(GuardError::Missing { what: "program", name: NAME.into() })?;
+        let program: &mut RawTracePoint = program.try_into().map_err(|e| failed("load")(&e))?;
+        program.load().map_err(|e| failed("load")(&e))?;
+        let link = program.attach("sk_data_ready").and_then(|id| program.take_link(id));
+        let link = link.map_err(|e| failed("attach")(&e))?;
+        self.unix_link = Some(FdLink::try_from(link).map_err(|e| failed("attach")(&e))?);
+        Ok(())
+    }
+}
