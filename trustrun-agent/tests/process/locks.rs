@@ -110,3 +110,24 @@ fn a_command_that_leaves_an_observing_session_is_a_gap() {
     assert_eq!(ran.exits(0).gaps(), ["left-cgroup"]);
     ran.verdict("incomplete");
 }
+
+#[test]
+fn a_program_that_a_lock_broke_is_named_with_what_to_do() {
+    let Some(case) = Case::new() else { return };
+    let case = case.policy(BLOCK).with(&["--run-as", "nobody"]);
+    // The file itself, not its name, says that it wants to be another user.
+    let setuid = case.path("becomes");
+    std::fs::copy("/bin/true", &setuid).unwrap();
+    std::fs::set_permissions(&setuid, std::os::unix::fs::PermissionsExt::from_mode(0o4755)).unwrap();
+    case.program("strace", "#!/bin/sh\nexit ${1:-0}\n");
+    let ran = case.sh("\"$DIR/becomes\"; \"$DIR/strace\" 1; \"$DIR/strace\"; exit 0");
+    ran.exits(0).says("no-new-privs: becomes ran without the rights").says("seccomp: ");
+    let locks = ran.report()["coverage"]["locks"].as_array().unwrap();
+    let refused = |name: &str| locks.iter().find(|l| l["name"] == name).unwrap()["refused"].as_array().unwrap().len();
+    let told = ran.report()["coverage"]["locks"].to_string();
+    assert!(told.contains("--run-as USER") && told.contains("ptrace is refused"), "{told}");
+    assert_eq!((refused("no-new-privs"), refused("seccomp"), refused("private-run")), (1, 1, 0));
+    // Only watched, they keep their rights, and there is nothing to tell.
+    let ran = Case::anyone().with(&["--run-as", "nobody"]).run(&[&setuid]);
+    assert!(!ran.exits(0).stderr.contains("rights"), "{}", ran.stderr);
+}

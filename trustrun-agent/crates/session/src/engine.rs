@@ -5,6 +5,7 @@
 
 mod claims;
 mod lookups;
+mod refusals;
 mod unix;
 
 use std::{
@@ -112,6 +113,7 @@ pub struct Engine {
     listeners: HashMap<(Protocol, u16), Rc<Process>>,
     quic: HashMap<(FlowId, SocketAddr), trustrun_wire::quic::Initials>,
     pub(crate) ledger: Ledger,
+    pub(crate) refusals: refusals::Refusals,
     /// The name that belongs to the last observation, for its stored row.
     pub(crate) last_host: Option<Rc<str>>,
     pub(crate) last_rule: Option<Rc<str>>,
@@ -175,6 +177,7 @@ impl Engine {
             listeners: HashMap::new(),
             quic: HashMap::new(),
             ledger: Ledger::default(),
+            refusals: refusals::Refusals::default(),
             last_host: None,
             last_rule: None,
             internal: Words::new(),
@@ -187,8 +190,17 @@ impl Engine {
         self.last_rule = None;
         match &o.fact {
             Fact::Fork { child } => self.processes.fork(o.process.tgid, *child),
-            Fact::Exec { exe, argv, .. } => self.processes.exec(o.process.tgid, exe, argv),
-            Fact::Exit { .. } => {}
+            Fact::Exec { exe, argv, .. } => {
+                self.processes.exec(o.process.tgid, exe, argv);
+                if self.judge.enforce {
+                    let exe = self.processes.find(o.process).map_or_else(|| exe.clone(), |p| p.exe.clone());
+                    self.refusals.exec(o.process.tgid, o.process.uid, &exe, argv);
+                }
+            }
+            Fact::Exit { status } => {
+                let processes = &mut self.processes;
+                self.refusals.exit(o.process.tgid, *status, || processes.name(o.process.tgid));
+            }
             Fact::Unix { incoming, name, file, own } => self.unix(o.process, *incoming, name, (*file, *own)),
             Fact::Moved { cgroup, killed } => return self.moved(o.process, cgroup, *killed),
             Fact::Opened { flow, decided } => return self.opened(o, flow, decided),

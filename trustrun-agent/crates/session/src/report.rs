@@ -170,7 +170,8 @@ impl Engine {
         let breaches = self.ledger.breaches;
         let rows = self.ledger.into_rows();
         let gaps = rows.gaps.iter().map(|g| g.count).sum();
-        let coverage = coverage(facts, last);
+        let mut coverage = coverage(facts, last);
+        self.refusals.tell(&mut coverage.locks);
         let contained = !coverage.locks.is_empty() && coverage.locks.iter().all(|l| l.held);
         let assurance = if contained { Assurance::Contained } else { facts.assurance() };
         let looking = Looking { policy: facts.policy.is_some(), to_the_end: last.watched, assurance };

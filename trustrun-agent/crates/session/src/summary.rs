@@ -255,6 +255,29 @@ fn remarks(page: &mut Vec<Line>, report: &Report, style: Style<'_>) {
         }
         more(page, report.gaps.len() - gaps);
     }
+    let refused = report.coverage.locks.iter().flat_map(|lock| lock.refused.iter().map(move |what| (lock, what)));
+    let refused: Vec<_> = refused.collect();
+    if !refused.is_empty() {
+        heading(page, "Locks: what the policy's own restrictions took from the command");
+        let shown = if style.full { refused.len() } else { refused.len().min(GAPS) };
+        for (lock, what) in &refused[..shown] {
+            let text = format!("{}: {}", clean(&lock.name), detail(what, Style { full: true, ..style }));
+            page.push(Line::new().text(&text).indented(2).wrapped(4));
+        }
+        more(page, refused.len() - shown);
+    }
+    if style.full && !report.coverage.locks.is_empty() {
+        heading(page, "Locks of the command");
+        for lock in &report.coverage.locks {
+            let text = match &lock.reason {
+                Some(why) if !lock.held => {
+                    format!("open  {}: {} ({})", clean(&lock.name), clean(&lock.closes), clean(why))
+                }
+                _ => format!("held  {}: {}", clean(&lock.name), clean(&lock.closes)),
+            };
+            page.push(Line::new().faint(&text).indented(2).wrapped(4));
+        }
+    }
     // Much the same after every session: the short form counts them in its last line.
     if style.full && !report.limits.is_empty() {
         heading(page, "Limits: ways out that this host leaves open, not used here");
