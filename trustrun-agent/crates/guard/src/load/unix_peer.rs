@@ -11,7 +11,7 @@ use aya::{
 use super::Loaded;
 use crate::GuardError;
 
-const NAME: &str = "unix_peer";
+pub(crate) const NAME: &str = "unix_peer";
 
 impl Loaded {
     /// Loads and attaches it.
@@ -21,17 +21,26 @@ impl Loaded {
     pub(crate) fn watch_unix(&mut self) -> Result<(), GuardError> {
         let missing = || GuardError::Btf { what: "the members of unix sockets".into() };
         let offsets = self.unix_offsets.ok_or_else(missing)?;
-        let failed = |step| {
-            move |e: &dyn std::fmt::Display| GuardError::Program { step, name: NAME.into(), reason: e.to_string() }
-        };
         let mut map: Array<&mut MapData, trustrun_common::UnixOffsets> = self.map_mut("UNIX")?;
-        map.set(0, offsets, 0).map_err(|e| failed("configure")(&e))?;
-        let program = self.ebpf.program_mut(NAME).ok_or(GuardError::Missing { what: "program", name: NAME.into() })?;
-        let program: &mut RawTracePoint = program.try_into().map_err(|e| failed("load")(&e))?;
-        program.load().map_err(|e| failed("load")(&e))?;
+        map.set(0, offsets, 0).map_err(|e| failed("configure", &e))?;
+        let program = self.load_unix()?;
         let link = program.attach("sk_data_ready").and_then(|id| program.take_link(id));
-        let link = link.map_err(|e| failed("attach")(&e))?;
-        self.unix_link = Some(FdLink::try_from(link).map_err(|e| failed("attach")(&e))?);
+        self.unix_link = Some(FdLink::from(link.map_err(|e| failed("attach", &e))?));
         Ok(())
     }
+
+    /// Loads it.
+    ///
+    /// # Errors
+    /// If the kernel refuses it.
+    pub(crate) fn load_unix(&mut self) -> Result<&mut RawTracePoint, GuardError> {
+        let program = self.ebpf.program_mut(NAME).ok_or(GuardError::Missing { what: "program", name: NAME.into() })?;
+        let program: &mut RawTracePoint = program.try_into().map_err(|e| failed("load", &e))?;
+        program.load().map_err(|e| failed("load", &e))?;
+        Ok(program)
+    }
+}
+
+fn failed(step: &'static str, e: &dyn std::fmt::Display) -> GuardError {
+    GuardError::Program { step, name: NAME.into(), reason: e.to_string() }
 }
