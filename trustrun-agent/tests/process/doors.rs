@@ -107,6 +107,45 @@ fn no_service_of_the_machine_is_reached_over_a_path() {
 }
 
 #[test]
+fn a_service_that_knows_its_socket_by_another_path_is_found() {
+    let Some(case) = Case::new() else { return };
+    if !have(&["python3"]) {
+        return;
+    }
+    let real = case.path("real");
+    fs::create_dir(&real).unwrap();
+    // One with a relative path, one whose own /mnt is that folder.
+    let serve = "import socket, sys, time; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); \
+                 open(sys.argv[2], 'w').close(); time.sleep(600)";
+    let script = r#"cd "$REAL" && python3 -c "$SERVE" relative begun1 & exec unshare -m sh -c '
+        mount --bind "$REAL" /mnt && exec python3 -c "$SERVE" /mnt/elsewhere /mnt/begun2'"#;
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).env("REAL", &real).env("SERVE", serve).process_group(0);
+    let service = Group(command.stdin(Stdio::null()).spawn().unwrap());
+    crate::harness::wait_for(&real.join("begun1"));
+    crate::harness::wait_for(&real.join("begun2"));
+    let [relative, elsewhere] = ["relative", "elsewhere"].map(|n| real.join(n).to_str().unwrap().to_owned());
+    let words = ["python3", "-c", KNOCK, &relative, &elsewhere];
+    let ran = case.run(&words);
+    answers(&ran, &[(&relative, "open"), (&elsewhere, "open")]);
+    let ran = Case::anyone().policy(BLOCK).run(&words);
+    answers(&ran, &[(&relative, ECONNREFUSED), (&elsewhere, ECONNREFUSED)]);
+    assert!(lock(&ran, "unix-sockets"));
+    drop(service);
+}
+
+/// A process group that ends with the test.
+struct Group(Child);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let group = nix::unistd::Pid::from_raw(self.0.id().cast_signed());
+        let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
 fn an_observing_session_finds_every_service() {
     let Some(service) = Service::new("version: 1\ndefault: alert\n") else { return };
     let srv = service.path("srv/socket");

@@ -20,6 +20,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     mount::{MsFlags, mount},
     sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket},
 };
@@ -139,12 +140,11 @@ pub(super) struct Located {
     pub(super) lost: Vec<PathBuf>,
 }
 
-/// A socket's file: on which file system, where in it, and the lower half of its inode number.
+/// A file: on which file system, and where in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {
     device: String,
     path: PathBuf,
-    file: u32,
 }
 
 /// Finds the files of all sockets that are bound now. Call it while this process sees the machine's mounts.
@@ -158,11 +158,13 @@ pub(super) fn locate() -> io::Result<Located> {
     let mut owners = None;
     let mut located = Located::default();
     for b in bound {
-        let found = match here(&b, &mounts) {
-            Some(place) => Ok(Some(place)),
-            None => elsewhere(&b, owners.get_or_insert_with(owners_of_sockets)),
-        };
-        match found {
+        if let Some((place, surely)) = here(&b, &mounts) {
+            located.files.push(place);
+            if surely {
+                continue;
+            }
+        }
+        match elsewhere(&b, owners.get_or_insert_with(owners_of_sockets)) {
             Ok(place) => located.files.extend(place),
             Err(Unknown) => located.lost.push(b.path),
         }
@@ -182,18 +184,25 @@ pub(super) fn mask(located: &Located, allowed: &[PathBuf]) -> io::Result<()> {
     for of in &located.files {
         for place in places(of, &mounts) {
             let let_in = allowed.iter().any(|a| place.starts_with(a));
-            if !let_in && is_socket(&place, of.file) && covered.insert(place.clone()) {
-                mount(Some("/dev/null"), &place, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+            if let_in || covered.contains(&place) || socket_at(&place)?.is_none() {
+                continue;
+            }
+            match mount(Some("/dev/null"), &place, None::<&str>, MsFlags::MS_BIND, None::<&str>) {
+                // Its service took it away meanwhile.
+                Ok(()) | Err(Errno::ENOENT) => drop(covered.insert(place)),
+                Err(e) => return Err(e.into()),
             }
         }
     }
     Ok(())
 }
 
-/// Its file, if its path means here what it means to who bound it.
-fn here(b: &Bound, mounts: &[Mount<'_>]) -> Option<Place> {
-    let path = b.path.is_absolute().then(|| canonical(&b.path)).flatten().filter(|p| is_socket(p, b.file))?;
-    on_disk(&path, b.file, mounts)
+/// The socket's file at its path here, and whether it surely is this one's: not where the inode is another, because
+/// whoever bound it sees other files under that path, or the file system numbers them its own way (overlayfs).
+fn here(b: &Bound, mounts: &[Mount<'_>]) -> Option<(Place, bool)> {
+    let path = b.path.is_absolute().then(|| canonical(&b.path)).flatten()?;
+    let inode = socket_at(&path).ok().flatten()?;
+    Some((on_disk(&path, mounts)?, inode == b.file))
 }
 
 /// Nobody is known to hold it, or their own view of the files cannot be read.
@@ -209,21 +218,21 @@ fn elsewhere(b: &Bound, owners: &HashMap<u32, u32>) -> Result<Option<Place>, Unk
     };
     let below = seen.strip_prefix("/").map_err(|_| Unknown)?;
     let through = Path::new("/proc").join(pid.to_string()).join("root").join(below);
-    if !is_socket(&through, b.file) {
+    if socket_at(&through).map_err(|_| Unknown)?.is_none() {
         return Ok(None);
     }
     let text = fs::read_to_string(format!("/proc/{pid}/mountinfo")).map_err(|_| Unknown)?;
     let theirs: Vec<Mount<'_>> = cgroup::mounts(&text).collect();
-    on_disk(&seen, b.file, &theirs).map(Some).ok_or(Unknown)
+    on_disk(&seen, &theirs).map(Some).ok_or(Unknown)
 }
 
 /// The file system and the path in it.
-fn on_disk(path: &Path, file: u32, mounts: &[Mount<'_>]) -> Option<Place> {
+fn on_disk(path: &Path, mounts: &[Mount<'_>]) -> Option<Place> {
     // The last of equals is on top.
     let of_it = mounts.iter().filter(|m| path.starts_with(&m.place));
     let m = of_it.max_by_key(|m| Path::new(&m.place).components().count())?;
     let below = path.strip_prefix(&m.place).ok()?;
-    Some(Place { device: m.device.into(), path: Path::new(&m.root).join(below), file })
+    Some(Place { device: m.device.into(), path: Path::new(&m.root).join(below) })
 }
 
 /// Every path here that could lead there.
@@ -237,8 +246,16 @@ fn canonical(path: &Path) -> Option<PathBuf> {
     Some(fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?))
 }
 
-fn is_socket(path: &Path, file: u32) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket() && m.ino() as u32 == file)
+/// The lower half of the inode number of the socket at a path; none where there is no socket.
+///
+/// # Errors
+/// If nobody may look, not even root (FUSE, NFS).
+fn socket_at(path: &Path) -> io::Result<Option<u32>> {
+    match fs::symlink_metadata(path) {
+        Ok(m) => Ok(m.file_type().is_socket().then(|| m.ino() as u32)),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 /// Which process holds a socket, by the socket's inode number.
@@ -275,10 +292,11 @@ mod tests {
         for path in [stream, datagram] {
             let found: Vec<_> = bound.iter().filter(|b| b.path == path).collect();
             assert_eq!(found.len(), 1, "{}", path.display());
-            assert!(is_socket(&path, found[0].file));
+            assert_eq!(socket_at(&path).unwrap(), Some(found[0].file));
             let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
             let mounts: Vec<Mount<'_>> = cgroup::mounts(&text).collect();
-            let place = here(found[0], &mounts).unwrap();
+            let (place, surely) = here(found[0], &mounts).unwrap();
+            assert!(surely);
             assert!(places(&place, &mounts).contains(&path));
             let owners = owners_of_sockets();
             assert_eq!(owners[&found[0].socket], std::process::id());
@@ -290,10 +308,10 @@ mod tests {
     fn a_place_on_disk_is_looked_for_under_every_mount_of_it() {
         let text = "1 0 8:1 / / rw - ext4 a rw\n2 1 8:1 /srv/x /mnt rw - ext4 a rw\n3 1 8:2 / /srv/y rw - ext4 b rw\n";
         let mounts: Vec<Mount<'_>> = cgroup::mounts(text).collect();
-        let on = on_disk(Path::new("/srv/x/sock"), 7, &mounts).unwrap();
-        assert_eq!(on, Place { device: "8:1".into(), path: "/srv/x/sock".into(), file: 7 });
+        let on = on_disk(Path::new("/srv/x/sock"), &mounts).unwrap();
+        assert_eq!(on, Place { device: "8:1".into(), path: "/srv/x/sock".into() });
         assert_eq!(places(&on, &mounts), [PathBuf::from("/srv/x/sock"), "/mnt/sock".into()]);
-        let on = on_disk(Path::new("/srv/y/z"), 7, &mounts).unwrap();
+        let on = on_disk(Path::new("/srv/y/z"), &mounts).unwrap();
         assert_eq!((on.device.as_str(), on.path), ("8:2", "/z".into()));
     }
 
