@@ -5,7 +5,7 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
+    maps::{Array, CgroupArray, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
 };
 use trustrun_common::{
     Address, Binding, BoundName, Config, DatagramKey, DatagramState, ListenKey, MODE_ENFORCE, NAME_KEY, NameValue,
@@ -62,6 +62,10 @@ const LISTEN_BUCKETS: u32 = 4096;
 /// First payloads that came in part.
 #[map]
 pub static GATHER: HashMap<u64, Gathered> = HashMap::with_max_entries(512, BPF_F_NO_PREALLOC);
+
+/// The session's cgroup, for the tracepoints.
+#[map]
+pub static SESSION: CgroupArray = CgroupArray::with_max_entries(1, 0);
 
 /// Thread groups of the session, to know one that leaves its cgroup.
 #[map]

@@ -7,7 +7,6 @@
 use aya_ebpf::{
     helpers::{
         bpf_probe_read_kernel,
-        generated::bpf_get_current_ancestor_cgroup_id,
         generated::{bpf_probe_read_kernel_str, bpf_probe_read_user},
     },
     macros::raw_tracepoint,
@@ -17,15 +16,15 @@ use trustrun_common::{ARGV_MAX, Config, ExecEvent, FLAG_CUT, MODE_OFF, PATH_MAX,
 
 use crate::{
     emit,
-    maps::{TASKS, config, count, hit},
+    maps::{SESSION, TASKS, config, count, hit},
     scratch::{self, Scratch, launder},
 };
 
-/// Whether the current task is in the session's cgroup, or below it.
+/// Whether the current task is in the session's cgroup, or below it. Asked of a map of cgroups, since tracepoints may read
+/// the ids of a task's cgroups only from Linux 5.15 on.
 #[inline(always)]
 pub fn ours(config: &Config) -> bool {
-    // SAFETY: the helper has no preconditions.
-    config.mode != MODE_OFF && unsafe { bpf_get_current_ancestor_cgroup_id(config.level as i32) } == config.cgroup
+    config.mode != MODE_OFF && SESSION.current_task_under_cgroup(0) == Ok(true)
 }
 
 /// process_exec

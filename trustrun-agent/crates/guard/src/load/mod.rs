@@ -7,11 +7,11 @@ mod programs;
 mod tables;
 mod unix_peer;
 
-use std::{fs, panic::resume_unwind, path::PathBuf, thread};
+use std::{fs, os::fd::AsRawFd as _, panic::resume_unwind, path::PathBuf, thread};
 
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Array, MapData, PerCpuArray, PerCpuValues, ProgramArray},
+    maps::{Array, CgroupArray, MapData, PerCpuArray, PerCpuValues, ProgramArray},
     programs::{ProgramError, links::FdLink},
 };
 use trustrun_common::{Config, HOOK_NAMES, Offsets, UnixOffsets, counter};
@@ -117,6 +117,8 @@ impl Loaded {
     /// If one cannot be: then none stays attached.
     pub fn attach(&mut self, cgroup: &Cgroup) -> Result<(), GuardError> {
         let fd = cgroup.fd()?;
+        let mut session: CgroupArray<&mut MapData> = self.map_mut("SESSION")?;
+        session.set(0, fd.as_raw_fd(), 0).map_err(map_error("SESSION"))?;
         for name in HOOK_NAMES {
             let program = self.ebpf.program_mut(name).ok_or_else(|| missing("program", name))?;
             let link = programs::attach(program, name, &fd).map_err(|e| program_error("attach", name, &e))?;
