@@ -16,6 +16,14 @@ pub enum GuardError {
         "this trustrun was built without kernel programs: build it with the default features (`cargo xtask build`)"
     )]
     NoKernelPrograms,
+    /// A kernel older than any that this was tried on.
+    #[error("this is Linux {found}; the kernel programs need {wanted} or newer: run it on a machine that has one")]
+    OldKernel {
+        /// The oldest that will do.
+        wanted: crate::Release,
+        /// What this one calls itself.
+        found: String,
+    },
     /// No cgroup v2.
     #[error(
         "no cgroup v2 hierarchy in /proc/self/mountinfo: mount one (`mount -t cgroup2 none /sys/fs/cgroup/unified`)"

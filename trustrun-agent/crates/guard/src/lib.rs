@@ -17,6 +17,7 @@ mod child;
 mod destroy;
 mod error;
 mod guard;
+mod kernel;
 #[cfg(feature = "ebpf")]
 mod links;
 #[cfg(feature = "ebpf")]
@@ -40,6 +41,7 @@ pub use channel::Channel;
 pub use child::{Child, Ended, Identity, Launch};
 pub use error::GuardError;
 pub use guard::{Engine, EngineLink, Guard, Outcome, Plan, start};
+pub use kernel::{MINIMUM, OPTIONAL, Release};
 #[cfg(feature = "ebpf")]
 pub use load::{Loaded, verified_instructions};
 pub use message::{FinalFlow, Name, Note, Order};

@@ -61,6 +61,7 @@ impl Session {
         foreground: Channel,
         engine: Engine<'_>,
     ) -> Result<Self, GuardError> {
+        crate::kernel::check()?;
         stand_alone();
         let mut loaded = Loaded::load(plan.tables.as_ref(), plan.ring_bytes)?;
         if let Some(tables) = &plan.tables {
