@@ -9,3 +9,4 @@ mod support;
 mod answers;
 mod dns;
 mod random;
+mod streams;

@@ -17,8 +17,8 @@ use std::{
 };
 
 use trustrun_model::{
-    Action, Decided, Direction, Evidence, Fact, Flow, FlowId, Instants, Observation, Process, ProcessId, Protocol,
-    Reason, Untrusted,
+    Action, ClaimSource, Decided, Direction, Evidence, Fact, Flow, FlowId, Instants, Observation, Process, ProcessId,
+    Protocol, Reason, Untrusted,
 };
 use trustrun_policy::Matcher;
 use trustrun_wire::Gather;
@@ -96,6 +96,10 @@ struct Open {
     claim: Option<Rc<str>>,
     /// The port that a proxy was asked for: then `host` is the proxy's authority.
     beyond: Option<u16>,
+    /// Where `claim` stood.
+    said: Option<ClaimSource>,
+    /// It began with a proxy request that could not be read.
+    unread: bool,
     action: Action,
     rule: Rc<str>,
     process: Option<Rc<Process>>,
@@ -273,6 +277,8 @@ impl Engine {
             evidence,
             claim: None,
             beyond: None,
+            said: None,
+            unread: false,
             action: decided.action,
             rule,
             process,
@@ -408,7 +414,8 @@ impl Engine {
         }
     }
 
-    fn fold(&mut self, open: Open, sent: u64, received: u64, at: Instants) {
+    fn fold(&mut self, mut open: Open, sent: u64, received: u64, at: Instants) {
+        self.judge_claim(at, &mut open, sent);
         let key = Key {
             host: open.host,
             evidence: open.evidence,
@@ -444,6 +451,8 @@ impl Engine {
             evidence,
             claim: None,
             beyond: None,
+            said: None,
+            unread: false,
             action: decided.action,
             rule,
             process,

@@ -3,9 +3,21 @@
 use std::{net::SocketAddr, rc::Rc};
 
 use trustrun_model::{Action, ClaimSource, Decided, Evidence, Flow, FlowId, Instants, Observation, Protocol, Reason};
-use trustrun_wire::{First, Gather, classify};
+use trustrun_wire::{First, Gather, classify, first::Error as Unread};
 
-use super::{Engine, Reaction};
+use super::{Engine, Open, Reaction};
+
+/// Whether what could not be read asks a proxy: SOCKS, CONNECT, or a target with a scheme.
+fn for_a_proxy(stream: &[u8]) -> bool {
+    match stream {
+        [5, methods, ..] => return *methods > 0,
+        [4, command, ..] => return matches!(command, 1 | 2),
+        _ => {}
+    }
+    let mut words = stream.split(|b| *b == b' ');
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    method == b"CONNECT" || target.windows(3).any(|w| w == b"://")
+}
 
 impl Engine {
     pub(super) fn judged(&mut self, o: &Observation, flow: &Flow, decided: &Decided) -> Option<Reaction> {
@@ -73,6 +85,8 @@ impl Engine {
     fn first(&mut self, at: Instants, flow: &Flow, first: &First) -> Option<Reaction> {
         let key = (flow.id, flow.peer);
         if let Some(open) = self.flows.get_mut(&key) {
+            let unread = matches!(first, First::Incomplete | First::Malformed(Unread::Http(_) | Unread::Socks(_)));
+            open.unread = unread && open.gather.as_ref().is_some_and(|g| for_a_proxy(g.prefix()));
             open.gather = None;
         }
         if let First::Http(trustrun_wire::http::Head::Request(r)) = first
@@ -98,6 +112,41 @@ impl Engine {
         self.ledger.gap("proxy-hides-destination", 1, || format!("{why} ({})", flow.peer));
     }
 
+    /// What the client said is judged again when its connection is over: where the kernel read it otherwise, or not at
+    /// all, the connection went where the policy does not let it, or nobody knows where.
+    pub(super) fn judge_claim(&mut self, at: Instants, open: &mut Open, sent: u64) {
+        let Some(m) = &self.judge.policy else { return };
+        if open.action.refuses() {
+            return;
+        }
+        // More followed than the kernel told, which it does until it knows or gives up.
+        let cut = |told: &[u8]| sent > told.len() as u64 && for_a_proxy(told);
+        if open.unread || open.gather.as_ref().is_some_and(|g| cut(g.prefix())) {
+            return self.proxy_gap(&open.flow, "a proxy request that cannot be read");
+        }
+        let (Some(claim), Some(source)) = (&open.claim, open.said) else { return };
+        let (named, port) = match (source, open.beyond) {
+            (ClaimSource::Proxy, Some(port)) => (open.host.as_ref().unwrap_or(claim), port),
+            (ClaimSource::Sni, _) => (claim, open.flow.peer.port()),
+            _ => return,
+        };
+        let address = named.parse().ok();
+        let d = m.decide(address.is_none().then_some(&**named), address, port, open.flow.protocol);
+        // A server name takes away only by a rule of its own; of a proxy's authority the default speaks too.
+        let speaks = d.rule.is_some() || source == ClaimSource::Proxy;
+        if !speaks || d.action <= open.action || !d.action.violates() {
+            return;
+        }
+        let target = named.to_string();
+        open.rule = d.rule.map_or_else(|| Rc::clone(&self.internal.default), |r| m.rule_name(r).into());
+        open.action = d.action;
+        let decided = Decided { action: d.action, reason: Reason::Claim, enforced: false };
+        let _ = self.violated(at, open, &decided);
+        self.ledger.gap("decision-mismatch", 1, || {
+            format!("the kernel let a connection through that names {target}, about which the policy says {}", d.action)
+        });
+    }
+
     /// The client said whom it talks to.
     fn claimed(
         &mut self,
@@ -110,6 +159,7 @@ impl Engine {
         let bound = self.names.knows(key.1.ip(), host).cloned();
         let lied = source == ClaimSource::Host && bound.is_none();
         let open = self.flows.get_mut(&key)?;
+        open.said = Some(source);
         match (source, bound) {
             (ClaimSource::Proxy, _) => {
                 // The authority is the destination: the proxy resolves it, nobody here can prove it.
