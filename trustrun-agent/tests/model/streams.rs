@@ -181,10 +181,11 @@ fn verdict(stream: &Stream, matcher: &Matcher) -> Verdict {
     let whole = stream.segments.concat();
     let first = classify(&whole);
     let Some((source, host, port)) = first.claim().and_then(|c| Some((c.source, c.host?, c.port))) else {
-        return if matches!(first, First::Malformed(_)) && stream.to == BY_NAME {
-            Verdict::Refuse
-        } else {
-            Verdict::Silent
+        let http = whole.starts_with(b"CONNECT ") || whole.windows(3).take(10).any(|w| w == b"://");
+        return match first {
+            First::Malformed(first::Error::Socks(_)) => Verdict::Unread,
+            First::Malformed(first::Error::Http(_)) if http => Verdict::Unread,
+            _ => Verdict::Silent,
         };
     };
     let refused = |port: u16| {
