@@ -365,6 +365,22 @@ attempt("getfd", lambda: call(438, fd, 0, 0))
 }
 
 #[test]
+fn a_user_namespace_of_its_own_uncovers_nothing() {
+    let Some(service) = Service::new(BLOCK) else { return };
+    if !have(&["unshare"]) {
+        return;
+    }
+    let case = service.case.with(&["--run-as", "nobody"]);
+    let srv = case.path("srv/socket");
+    // Root there, with every capability over mounts: that is what the filter is for.
+    let script = r#"unshare -Ur sh -c 'umount /run && echo out; umount "$0" && echo out
+        mount -t tmpfs t /mnt && echo out; ls -d /run/dbus && echo out' "$DIR/srv/socket" 2>/dev/null"#;
+    let ran = case.sh(script);
+    assert_eq!(ran.out(), "", "{}", ran.stderr);
+    assert!(srv.exists());
+}
+
+#[test]
 fn strict_wants_every_lock_and_then_the_session_is_contained() {
     let Some(case) = Case::new() else { return };
     let ran = case.sh("exit 0");

@@ -42,7 +42,7 @@ fn enforcing_refuses_sockets_and_calls_that_the_hooks_do_not_see() {
         for my $f (17, 40, 44, 38, 31) { my $ok = socket(my $s, $f, 3, 0); print "family $f: ", ($ok ? "open" : $!+0), "\n"; }
         for my $f (1, 2, 10) { my $ok = socket(my $s, $f, 1, 0); print "family $f: ", ($ok ? "open" : $!+0), "\n"; }
         my $p = "\0" x 256;
-        for my $n (425, 426, 427, 321, 308, 101, 165) { my $r = syscall($n, 1, $p, 0, 0, 0, 0); print "call $n: ", ($r == -1 ? $!+0 : "done"), "\n"; }
+        for my $n (425, 426, 427, 321, 308, 101, 165, 166, 155, 428, 429, 430, 431, 432, 433, 438, 442) { my $r = syscall($n, 1, $p, 0, 0, 0, 0); print "call $n: ", ($r == -1 ? $!+0 : "done"), "\n"; }
     "#;
     if cfg!(not(target_arch = "x86_64")) {
         skip("the numbers of the system calls here are those of x86_64");

@@ -63,3 +63,48 @@ fn plain() -> Result<RulesetCreated, String> {
         .and_then(|r| r.add_rule(PathBeneath::new(everywhere, AccessFs::Refer)))
         .map_err(|e| e.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, thread};
+
+    use super::*;
+
+    /// A domain is its thread's, so that the other tests are none the wiser.
+    fn inside(domain: Domain, then: impl FnOnce() + Send + 'static) {
+        let run = move || {
+            domain.enter().unwrap();
+            then();
+        };
+        thread::spawn(run).join().unwrap();
+    }
+
+    #[test]
+    fn a_domain_takes_other_processes_away_and_no_file() {
+        // Both kinds, since an older kernel has the second one alone.
+        let scoped = scoped().map_err(|e| e.to_string()).map(|ruleset| Domain { ruleset, scoped: true });
+        let plain = plain().map(|ruleset| Domain { ruleset, scoped: false });
+        for domain in [scoped, plain] {
+            let Ok(domain) = domain else {
+                eprintln!("SKIPPED: this kernel has no such Landlock");
+                continue;
+            };
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().to_owned();
+            let mut other = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+            let root = format!("/proc/{}/root", other.id());
+            assert!(fs::read_dir(&root).is_ok());
+            inside(domain, move || {
+                assert!(fs::read_dir(root).is_err(), "another process's view of the files");
+                fs::create_dir(path.join("a")).unwrap();
+                fs::create_dir(path.join("b")).unwrap();
+                fs::write(path.join("a/f"), "x").unwrap();
+                fs::rename(path.join("a/f"), path.join("b/f")).unwrap();
+                fs::hard_link(path.join("b/f"), path.join("a/g")).unwrap();
+                assert_eq!(fs::read_to_string(path.join("a/g")).unwrap(), "x");
+            });
+            let _ = other.kill();
+            let _ = other.wait();
+        }
+    }
+}

@@ -11,7 +11,7 @@ use crate::GuardError;
 
 /// Calls that are refused whatever their arguments: those that reach the network past the hooks, leave the session,
 /// take descriptors of other processes, or change what is mounted (what hides sockets is a mount).
-const REFUSED: [i64; 19] = [
+const REFUSED: [i64; 17] = [
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
@@ -29,8 +29,6 @@ const REFUSED: [i64; 19] = [
     libc::SYS_fsmount,
     libc::SYS_fspick,
     libc::SYS_mount_setattr,
-    libc::SYS_swapon,
-    libc::SYS_kexec_load,
 ];
 
 /// The command's system call filters.
