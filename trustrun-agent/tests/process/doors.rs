@@ -44,7 +44,7 @@ impl Service {
         if !have(&["python3"]) {
             return None;
         }
-        let listeners = ["run/dbus", "run/app", "srv"].map(|folder| {
+        let listeners = ["run/dbus", "run/app", "run/nslcd", "srv"].map(|folder| {
             let folder = case.path(folder);
             fs::create_dir_all(&folder).unwrap();
             UnixListener::bind(folder.join("socket")).unwrap()
@@ -91,7 +91,7 @@ fn lock(ran: &Ran, name: &str) -> bool {
 fn no_service_of_the_machine_is_reached_over_a_path() {
     let Some(service) = Service::new(BLOCK) else { return };
     let (srv, same) = (service.path("srv/socket"), service.path("run/app/socket"));
-    let ran = service.knock(&["/run/dbus/socket", "/var/run/dbus/socket", &srv, &same]);
+    let ran = service.knock(&["/run/dbus/socket", "/var/run/dbus/socket", &srv, &same, "/run/nslcd/socket"]);
     let gone = ENOENT;
     answers(
         &ran,
@@ -101,8 +101,12 @@ fn no_service_of_the_machine_is_reached_over_a_path() {
             // Elsewhere it stays visible, and refuses: under any path that its file system has.
             (&srv, ECONNREFUSED),
             (&same, ECONNREFUSED),
+            // Users and groups are looked up there.
+            ("/run/nslcd/socket", "open"),
         ],
     );
+    ran.verdict("pass");
+    assert!(ran.report()["limits"].to_string().contains("user-database"));
     assert!(lock(&ran, "private-run") && lock(&ran, "unix-sockets"));
 }
 
@@ -290,7 +294,7 @@ fn its_run_has_a_runtime_folder_of_its_user_and_the_resolvers_file() {
     let case = case.inside(inside).with(&["--run-as", "nobody"]).env("XDG_RUNTIME_DIR", "/run/user/0");
     let script = r#"stat -c '%a %u' "$XDG_RUNTIME_DIR" && touch "$XDG_RUNTIME_DIR/x" && cat /etc/resolv.conf && ls -d /run/[n-z]*"#;
     let ran = case.sh(script);
-    assert_eq!(ran.exits(0).out(), "700 65534\nnameserver 127.0.0.9\n/run/resolv.conf\n/run/user\n");
+    assert_eq!(ran.exits(0).out(), "700 65534\nnameserver 127.0.0.9\n/run/nslcd\n/run/resolv.conf\n/run/user\n");
     assert!(!case.path("run/user").exists(), "the machine's own is as it was");
 }
 

@@ -61,7 +61,12 @@ impl Plan {
         Subject { uid, gid, allowed: self.allowed_sockets() }
     }
 
+    /// What the policy names, and where users are looked up.
     fn allowed_sockets(&self) -> Vec<PathBuf> {
+        self.named_sockets().into_iter().chain(user_databases()).collect()
+    }
+
+    fn named_sockets(&self) -> Vec<PathBuf> {
         self.policy.iter().flat_map(|p| p.unix_sockets.iter().cloned()).collect()
     }
 
@@ -87,7 +92,15 @@ impl Plan {
             );
             out.push(limit("outside-stdio", detail));
         }
-        let allowed = self.allowed_sockets();
+        let databases: Vec<String> = user_databases().map(|p| p.to_string_lossy().into_owned()).collect();
+        if !databases.is_empty() {
+            let detail = format!(
+                "users and groups are looked up at {}: a directory server may be asked for whatever name is given",
+                databases.join(", ")
+            );
+            out.push(limit("user-database", detail));
+        }
+        let allowed = self.named_sockets();
         if self.enforce && !allowed.is_empty() {
             let allowed: Vec<_> = allowed.iter().map(|p| p.to_string_lossy()).collect();
             let detail = format!(
@@ -98,6 +111,10 @@ impl Plan {
         }
         out
     }
+}
+
+fn user_databases() -> impl Iterator<Item = PathBuf> {
+    locks::USER_DATABASES.iter().map(PathBuf::from).filter(|p| p.exists())
 }
 
 fn from_outside(name: &str) -> String {

@@ -82,6 +82,11 @@ pub const LOCKS: [Lock; 11] = [
     },
 ];
 
+/// Sockets where C libraries look users and groups up (SSSD, nslcd, systemd's user database). Without them a user of a
+/// directory has no name, and git, ssh and Python fail. They answer for no host, and ask the machine's own directory
+/// server for the names that they are given.
+pub const USER_DATABASES: [&str; 3] = ["/var/lib/sss/pipes/nss", "/run/nslcd/socket", "/run/systemd/userdb"];
+
 const USER: usize = 0;
 const DESCRIPTORS: usize = 1;
 const KERNEL_FILES: usize = 2;
