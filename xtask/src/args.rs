@@ -15,7 +15,7 @@ cargo xtask bypass [FILTER]
         Try each known way around as a user and as root; write docs/bypasses.md.
 cargo xtask bench [--json FILE] [--only PART,...] [--quick]
         Build, then measure what TrustRun costs, against the same work without it (some minutes).
-cargo xtask vm [--kernel NAME]... [--suite NAME]... [--filter TEST] [--systemd] [-- CMD [ARG...]]
+cargo xtask vm [--kernel NAME]... [--suite NAME]... [--filter TEST] [--systemd] [-- CMD...]
         The tests on Debian's kernels under QEMU, from 5.10 to the newest (docs/vm.md).
 cargo xtask fuzz [--target NAME]... [--time SECONDS] [--input FILE]
         Give every decoder hostile input, a minute each unless told; `test` does it for 10 s.
@@ -94,6 +94,8 @@ pub(crate) struct Guests {
     pub(crate) suites: Vec<String>,
     /// Part of the name of a test.
     pub(crate) filter: Option<String>,
+    /// Whether suites run whole, and not only what the matrix chooses of them.
+    pub(crate) whole: bool,
     /// Whether systemd is the guests' PID 1.
     pub(crate) systemd: bool,
     /// Whether Debian is asked for newer kernels.
@@ -201,6 +203,7 @@ fn guests(rest: Vec<OsString>) -> Result<Guests, String> {
             "--filter" => found.filter = Some(value()?),
             "--seconds" => found.seconds = Some(number(value()?)?),
             "--jobs" => found.jobs = Some(usize::try_from(number(value()?)?).map_err(|_| "--jobs: too many")?),
+            "--whole" => found.whole = true,
             "--systemd" => found.systemd = true,
             "--update" => found.update = true,
             "--" => {

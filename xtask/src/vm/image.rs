@@ -31,7 +31,7 @@ pub(crate) fn ready(host: &Host, folder: &Path) -> Result<PathBuf> {
         return Ok(image);
     }
     say("making the guests' file system (some minutes, once)");
-    let root = folder.join("image");
+    let (root, fresh) = (folder.join("image"), folder.join("image.new"));
     let _ = fs::remove_file(&stamp);
     as_root(host, "rm")?.arg("-rf").arg(&root).status().context("rm cannot be started")?;
     let mut make = as_root(host, "mmdebstrap")?;
@@ -54,12 +54,14 @@ pub(crate) fn ready(host: &Host, folder: &Path) -> Result<PathBuf> {
         as_root(host, "mke2fs")?
             .args(["-q", "-F", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d"])
             .arg(&root)
-            .arg(&image)
+            .arg(&fresh)
             .arg(SIZE),
     )?;
     done(as_root(host, "rm")?.arg("-rf").arg(&root))?;
     // Made as root; QEMU runs as whoever runs us, and writes to a copy.
-    done(as_root(host, "chmod")?.arg("0644").arg(&image))?;
+    done(as_root(host, "chmod")?.arg("0644").arg(&fresh))?;
+    // Guests that run keep the old one.
+    fs::rename(&fresh, &image).with_context(|| format!("cannot replace {}", image.display()))?;
     fs::write(&stamp, recipe).with_context(|| format!("cannot write {}", stamp.display()))?;
     Ok(image)
 }

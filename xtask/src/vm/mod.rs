@@ -174,7 +174,7 @@ impl Run<'_> {
                 Some(_) if !suite.runs_on(kernel) => absent.push((name, suite.why.to_owned())),
                 Some(program) => {
                     let mut command = vec![program.file.display().to_string()];
-                    command.extend(suite.arguments(self.guests.filter.as_deref()));
+                    command.extend(suite.arguments(self.guests.filter.as_deref(), self.guests.whole));
                     lines.push(Line {
                         name,
                         seconds: seconds(suite.seconds),
