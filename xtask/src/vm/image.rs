@@ -16,9 +16,10 @@ use crate::{host::Host, packages, setup::say};
 /// newer than that of every Debian and Ubuntu in common use.
 const SUITE: &str = "trixie";
 
-/// What the tests drive (as `packages::FOR_TESTS`, without a compiler), and systemd for `--systemd`.
+/// What the tests drive (as `packages::FOR_TESTS`, and compilers: some build clients of their own), and systemd for
+/// `--systemd`.
 const PACKAGES: &str = "systemd,systemd-sysv,libpam-systemd,dbus,kmod,procps,psmisc,util-linux,mount,sudo,python3,\
-    python3-requests,iproute2,nftables,curl,nodejs,git,openssl,ca-certificates,busybox-static";
+    python3-requests,iproute2,nftables,curl,nodejs,git,openssl,ca-certificates,busybox-static,gcc,libc6-dev,musl-tools";
 
 /// Its size. Guests write to a copy that is thrown away.
 const SIZE: &str = "2G";

@@ -52,10 +52,10 @@ pub(crate) fn vm(host: &Host, guests: &Guests) -> Result<ExitCode> {
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let ready = kernels::ready(host, &folder, &kernels, guests.update)?;
     let image = image::ready(host, &folder)?;
-    let programs = payload::build(host)?;
+    let programs = payload::build(host, &folder)?;
     let scratch = folder.join(format!("run-{}", std::process::id()));
     fs::create_dir_all(&scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
-    let run = Run { host, guests, folder: &folder, image: &image, programs: &programs, scratch: &scratch };
+    let run = Run { host, guests, image: &image, programs: &programs, scratch: &scratch };
     let boots = run.all(&ready);
     for boot in &boots {
         eprint!("{}", boot.failures());
@@ -95,7 +95,6 @@ fn chosen(guests: &Guests) -> Result<Vec<&'static Kernel>> {
 struct Run<'a> {
     host: &'a Host,
     guests: &'a Guests,
-    folder: &'a Path,
     image: &'a Path,
     programs: &'a BTreeMap<String, Program>,
     scratch: &'a Path,
@@ -132,13 +131,13 @@ impl Run<'_> {
 
     fn one(&self, ready: &Ready, alone: bool) -> Result<Boot> {
         let (list, absent) = self.list(ready.kernel);
-        let payload =
-            payload::write(self.host, self.folder, &self.scratch.join(ready.kernel.name), self.programs, &list)?;
+        let payload = payload::write(self.host, &self.scratch.join(ready.kernel.name), self.programs, &list)?;
         let machine = Machine {
             image: self.image.to_owned(),
             payload,
             scratch: self.scratch.to_owned(),
             systemd: self.guests.systemd,
+            free: !self.guests.command.is_empty(),
             limit: Duration::from_secs(self.guests.seconds.unwrap_or(matrix::BOOT_SECONDS)),
         };
         eprintln!("vm: booting {}", ready.release);

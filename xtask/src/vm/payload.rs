@@ -39,10 +39,12 @@ pub(crate) struct Program {
     pub(crate) file: PathBuf,
     /// The folder of its package.
     pub(crate) package: PathBuf,
+    /// A copy without debug information.
+    stripped: PathBuf,
 }
 
 /// Builds `trustrun` and every test of the suites; by the test's name.
-pub(crate) fn build(host: &Host) -> Result<BTreeMap<String, Program>> {
+pub(crate) fn build(host: &Host, folder: &Path) -> Result<BTreeMap<String, Program>> {
     setup::compiler(host)?;
     let mut cargo = host.cargo()?;
     cargo.args(["test", "--no-run", "--bins", "--tests", "--message-format=json-render-diagnostics"]);
@@ -64,6 +66,10 @@ pub(crate) fn build(host: &Host) -> Result<BTreeMap<String, Program>> {
     if !status.success() {
         bail!("the tests could not be built ({status}); cargo says why above");
     }
+    // Once, before guests are made side by side.
+    for program in found.values_mut() {
+        program.stripped = strip(host, folder, &program.file)?;
+    }
     Ok(found)
 }
 
@@ -83,7 +89,7 @@ fn artifact(line: &str) -> Option<(String, Program)> {
     let package = Path::new(&value(line, "\"manifest_path\":\"")?).parent()?.to_owned();
     // "name" is the target's, which follows its kind.
     let after = &line[line.find("\"kind\":[")?..];
-    Some((value(after, "\"name\":\"")?, Program { file, package }))
+    Some((value(after, "\"name\":\"")?, Program { file, package, stripped: PathBuf::new() }))
 }
 
 /// What follows `key` up to the next quote; cargo escapes nothing in the paths that we can use.
@@ -96,13 +102,12 @@ fn value(line: &str, key: &str) -> Option<String> {
 /// Writes the archive that a guest unpacks over its image, in the folder `staging`.
 pub(crate) fn write(
     host: &Host,
-    folder: &Path,
     staging: &Path,
     programs: &BTreeMap<String, Program>,
     list: &[Line],
 ) -> Result<PathBuf> {
     let tar = staging.join("payload.tar");
-    Staging { root: staging.join("root"), files: Vec::new() }.fill(host, folder, programs, list, &tar)?;
+    Staging { root: staging.join("root"), files: Vec::new() }.fill(host, programs, list, &tar)?;
     fs::remove_dir_all(staging.join("root")).context("cannot clean up")?;
     Ok(tar)
 }
@@ -115,19 +120,11 @@ struct Staging {
 }
 
 impl Staging {
-    fn fill(
-        mut self,
-        host: &Host,
-        folder: &Path,
-        programs: &BTreeMap<String, Program>,
-        list: &[Line],
-        tar: &Path,
-    ) -> Result<()> {
+    fn fill(mut self, host: &Host, programs: &BTreeMap<String, Program>, list: &[Line], tar: &Path) -> Result<()> {
         for (name, program) in programs {
-            let stripped = strip(host, folder, &program.file)?;
             let at = self.place(&program.file)?;
             // No link: tar of another guest, at the same time, would see its file change.
-            fs::copy(&stripped, &at).with_context(|| format!("cannot copy {}", stripped.display()))?;
+            fs::copy(&program.stripped, &at).with_context(|| format!("cannot copy {}", program.stripped.display()))?;
             let link = self.place(&Path::new("/vm/bin").join(name))?;
             symlink(&program.file, link).context("cannot make a link")?;
             self.text(&program.package.join(".keep"), "", 0o644)?;
@@ -192,9 +189,11 @@ fn strip(host: &Host, folder: &Path, file: &Path) -> Result<PathBuf> {
         }
     }
     fs::create_dir_all(folder.join("stripped")).context("cannot make a folder")?;
-    let _ = fs::remove_file(&stripped);
     let strip = host.which("strip").context("strip is not installed (package binutils)")?;
-    done(Command::new(strip).arg("-o").arg(&stripped).arg(file))?;
+    // Half a file must never be taken for a program: a shell runs an empty one with success.
+    let half = stripped.with_extension(std::process::id().to_string());
+    done(Command::new(strip).arg("-o").arg(&half).arg(file))?;
+    fs::rename(&half, &stripped).with_context(|| format!("cannot make {}", stripped.display()))?;
     Ok(stripped)
 }
 
@@ -206,7 +205,11 @@ mod tests {
 
     #[test]
     fn tests_are_found_by_name() {
-        let wanted = Program { file: "/t/debug/deps/allowed-6541".into(), package: "/w/trustrun-agent".into() };
+        let wanted = Program {
+            file: "/t/debug/deps/allowed-6541".into(),
+            package: "/w/trustrun-agent".into(),
+            stripped: PathBuf::new(),
+        };
         assert_eq!(artifact(LINE), Some(("allowed".to_owned(), wanted)));
         assert_eq!(artifact("{\"reason\":\"build-finished\",\"success\":true}"), None);
         let none = LINE.replace("\"executable\":\"/t/debug/deps/allowed-6541\"", "\"executable\":null");

@@ -29,6 +29,8 @@ pub(crate) struct Machine {
     pub(crate) scratch: PathBuf,
     /// Whether systemd is PID 1.
     pub(crate) systemd: bool,
+    /// Whether a person's own command is what runs.
+    pub(crate) free: bool,
     pub(crate) limit: Duration,
 }
 
@@ -42,7 +44,7 @@ pub(crate) fn boot(host: &Host, machine: &Machine, ready: &Ready, mut show: impl
     let log = machine.scratch.join(format!("said-{name}.log"));
     let mut log = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
     let began = Instant::now();
-    let mut boot = Boot { kernel: label(ready), ..Boot::default() };
+    let mut boot = Boot { kernel: label(ready), free: machine.free, ..Boot::default() };
     let mut child =
         command(machine, ready, &initramfs, &console).spawn().context("qemu-system-x86_64 cannot be started")?;
     let (send, lines) = mpsc::channel();

@@ -16,6 +16,8 @@ pub(crate) struct SuiteResult {
     pub(crate) took: Duration,
     /// What it printed.
     pub(crate) output: String,
+    /// Whether it is a person's own command, which has no tests to count.
+    free: bool,
 }
 
 impl SuiteResult {
@@ -32,6 +34,8 @@ impl SuiteResult {
     fn problem(&self) -> Option<String> {
         match self.code {
             None => Some("did not end".to_owned()),
+            // A test binary says how many passed; what says nothing has tested nothing.
+            Some(0) if !self.free && self.tally == Tally::default() => Some("ran no test".to_owned()),
             Some(124 | 137) => Some("took longer than it may".to_owned()),
             Some(0) if self.tally.failed == 0 => None,
             Some(_) if self.tally.failed > 0 => Some(format!("{} failed", self.tally.failed)),
@@ -57,6 +61,8 @@ pub(crate) struct Boot {
     pub(crate) took: Duration,
     /// Processor time of the emulator.
     pub(crate) cpu: Duration,
+    /// Whether it runs a person's own command.
+    pub(crate) free: bool,
     /// Whether the last suite is still open.
     pub(crate) open: bool,
 }
@@ -79,7 +85,7 @@ impl Boot {
         match word {
             "up" => self.about = rest.to_owned(),
             "begin" => {
-                self.suites.push(SuiteResult { name: rest.to_owned(), ..SuiteResult::default() });
+                self.suites.push(SuiteResult { name: rest.to_owned(), free: self.free, ..SuiteResult::default() });
                 self.open = true;
             }
             "skip" => {
@@ -277,6 +283,17 @@ mod tests {
         assert!(bad.failures().contains("=== names on 6.1: 1 failed\nfailures:"), "{}", bad.failures());
         assert!(bad.failures().contains("it broke"));
         assert!(!bad.failures().contains("allowed"));
+    }
+
+    #[test]
+    fn a_suite_that_says_nothing_is_not_good() {
+        let silent = "@vm begin names\n@vm end names 0 3\n@vm verdict 0\n";
+        assert!(!boot(silent).is_good());
+        let mut command = Boot { free: true, ..Boot::default() };
+        for line in silent.lines() {
+            command.line(line);
+        }
+        assert!(command.is_good());
     }
 
     #[test]
