@@ -32,9 +32,9 @@ pub(crate) fn ready(host: &Host, folder: &Path) -> Result<PathBuf> {
         return Ok(image);
     }
     say("making the guests' file system (some minutes, once)");
-    let (root, fresh) = (folder.join("image"), folder.join("image.new"));
-    let _ = fs::remove_file(&stamp);
-    as_root(host, "rm")?.arg("-rf").arg(&root).status().context("rm cannot be started")?;
+    // Of this process alone: another may make it too, and while it does, parts of the system are mounted in there.
+    let ours = |name: &str| folder.join(format!("{name}-{}", std::process::id()));
+    let (root, fresh) = (ours("image"), ours("image.new"));
     let mut make = as_root(host, "mmdebstrap")?;
     make.args(["--quiet", "--mode=root", "--variant=essential", "--format=directory"])
         .arg("--aptopt=Acquire::Languages \"none\"")
@@ -58,7 +58,7 @@ pub(crate) fn ready(host: &Host, folder: &Path) -> Result<PathBuf> {
             .arg(&fresh)
             .arg(SIZE),
     )?;
-    done(as_root(host, "rm")?.arg("-rf").arg(&root))?;
+    done(as_root(host, "rm")?.args(["-rf", "--one-file-system"]).arg(&root))?;
     // Made as root; QEMU runs as whoever runs us, and writes to a copy.
     done(as_root(host, "chmod")?.arg("0644").arg(&fresh))?;
     // Guests that run keep the old one.
