@@ -44,7 +44,7 @@ pub use guard::{Engine, EngineLink, Guard, Outcome, Plan, start};
 pub use kernel::{MINIMUM, OPTIONAL, Release};
 #[cfg(feature = "ebpf")]
 pub use load::{Loaded, verified_instructions};
-pub use message::{FinalFlow, Name, Note, Order};
+pub use message::{CGROUP_GONE, FinalFlow, Name, Note, Order};
 
 /// Whether this build has the kernel programs.
 #[must_use]

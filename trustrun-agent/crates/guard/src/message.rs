@@ -11,6 +11,8 @@ use trustrun_model::{FlowId, Protocol};
 const WORDS: usize = counter::COUNT as usize + 1;
 /// Bytes of every message.
 pub(crate) const SIZE: usize = WORDS * 8;
+/// In the place of a hook: somebody removed the session's cgroup, and every hook went with it.
+pub const CGROUP_GONE: u32 = u32::MAX;
 /// Where [`Order::Bind`] holds its name.
 const NAME_AT: usize = 6 * 8;
 
@@ -117,7 +119,7 @@ pub enum Note {
     },
     /// To the engine: a hook was taken off, or its program replaced, by somebody else.
     HookLost {
-        /// Its place in [`trustrun_common::HOOK_NAMES`].
+        /// Its place in [`trustrun_common::HOOK_NAMES`], or [`CGROUP_GONE`].
         hook: u32,
     },
     /// To the engine: the locks that the child holds.

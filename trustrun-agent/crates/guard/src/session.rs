@@ -20,8 +20,8 @@ use nix::{
 use trustrun_common::{Address, Config, counter};
 
 use crate::{
-    Cgroup, Channel, Engine, EngineLink, FinalFlow, GuardError, Note, Order, Plan, cgroup::Held, links::Watch,
-    load::Loaded, sys,
+    CGROUP_GONE, Cgroup, Channel, Engine, EngineLink, FinalFlow, GuardError, Note, Order, Plan, cgroup::Held,
+    links::Watch, load::Loaded, sys,
 };
 
 /// How long the rest of the cgroup may live on after the first child.
@@ -214,13 +214,21 @@ impl Session {
         if !self.watch.due() {
             return;
         }
-        for hook in self.watch.lost() {
-            let _ = self.engine.note(Note::HookLost { hook });
-        }
+        let lost = self.watch.lost();
         // Again each time: a child may have been born since.
         if self.watch.broken() && self.default.is_some() {
             self.cgroup.kill();
         }
+        self.tell_lost_hooks(lost);
+    }
+
+    /// Names the hooks that were lost; whether the engine heard it.
+    fn tell_lost_hooks(&mut self, lost: Vec<u32>) -> bool {
+        if !lost.is_empty() && !self.cgroup.is_there() {
+            // The links go with their cgroup. systemd removes it where somebody stops the scope.
+            return self.tell(Note::HookLost { hook: CGROUP_GONE });
+        }
+        lost.into_iter().all(|hook| self.tell(Note::HookLost { hook }))
     }
 
     /// Carries out one order of the engine; false when it is gone.
@@ -337,9 +345,7 @@ impl Session {
             unread
         });
         let lost = self.watch.lost();
-        lost.into_iter().all(|hook| self.tell(Note::HookLost { hook }))
-            && self.tell(Note::Counters(counters))
-            && self.tell(Note::Finish { status })
+        self.tell_lost_hooks(lost) && self.tell(Note::Counters(counters)) && self.tell(Note::Finish { status })
     }
 
     /// Waits for the engine; its exit code.

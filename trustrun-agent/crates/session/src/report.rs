@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use trustrun_common::{HOOK_NAMES, counter};
-use trustrun_guard::locks::Held;
+use trustrun_guard::{CGROUP_GONE, locks::Held};
 use trustrun_model::{
     Assurance, Counters, Coverage, Exit, Hook, Instants, Limit, LockState, Looking, Operator, PolicyRef, Report,
     SCHEMA, SelfTest, SensorKind, SessionInfo, judge, rfc3339,
@@ -193,6 +193,12 @@ impl Engine {
 
     /// Hooks that another process of root took off or changed.
     fn count_lost_hooks(&mut self, enforced: bool, lost: &[LostHook]) {
+        let (gone, lost): (Vec<&LostHook>, Vec<&LostHook>) = lost.iter().partition(|l| l.hook == CGROUP_GONE);
+        if !gone.is_empty() {
+            self.ledger.gap("cgroup-removed", 1, || {
+                "somebody stopped the session's scope or removed its cgroup, before its hooks were looked at a last time".into()
+            });
+        }
         if lost.is_empty() {
             return;
         }
@@ -433,6 +439,9 @@ mod tests {
         let r = report(None, vec![of(hook::EGRESS, 1_000_000_000), of(hook::CONNECT4, 2_000_000_000)]);
         assert_eq!((r.verdict, r.gaps.len(), r.gaps[0].count), (Verdict::Incomplete, 1, 2));
         assert!(r.gaps[0].detail.contains("egress, connect4"), "{}", r.gaps[0].detail);
+        let r = report(None, vec![of(CGROUP_GONE, 1)]);
+        assert_eq!((r.verdict, r.gaps[0].kind.as_str()), (Verdict::Incomplete, "cgroup-removed"));
+        let r = report(None, vec![of(hook::EGRESS, 1_000_000_000), of(hook::CONNECT4, 2_000_000_000)]);
         let until: Vec<&str> = r.coverage.hooks.iter().map(|h| h.detached_at.as_str()).collect();
         assert!(until[hook::EGRESS as usize].contains(":01") && until[hook::CONNECT4 as usize].contains(":02"));
     }

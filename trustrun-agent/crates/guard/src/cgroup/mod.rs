@@ -173,6 +173,12 @@ impl Cgroup {
         text.lines().filter_map(|l| l.parse().ok()).collect()
     }
 
+    /// Whether it was not removed, which only an empty one can be.
+    #[must_use]
+    pub(crate) fn is_there(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|m| m.ino() == self.id)
+    }
+
     /// Whether any process is in it.
     #[must_use]
     pub fn populated(&self) -> bool {

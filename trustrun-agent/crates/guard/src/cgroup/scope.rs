@@ -21,7 +21,7 @@ const BOOTED: &str = "/run/systemd/system";
 /// Where the programs may be; the caller's PATH does not count.
 const PATH: &str = "/usr/bin:/bin";
 /// How long systemd may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(25);
 /// The session's own cgroup in the scope.
 const INSIDE: &str = "session";
 
