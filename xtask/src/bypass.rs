@@ -20,14 +20,15 @@ const PAGE: &str = "docs/bypasses.md";
 const INTRO: &str = "\
 # Ways around, and what becomes of each
 
-Written by `cargo xtask bypass`; do not edit it. Each row is a program in `trustrun-agent/tests/bypass`, run as an ordinary
-user and as root: first without TrustRun, to know that it works here at all, then inside `trustrun run --strict`, towards
-a place that the policy does not allow. The far end is the judge: a packet on the wire, a name at the name server, a
-request at a server. What the program itself says counts for nothing.
+Written by `cargo xtask bypass`; do not edit it. Each row is a program in `trustrun-agent/tests/bypass`, towards a place
+that the policy does not allow: first without TrustRun, to know that it works here at all, then as an ordinary user inside
+`trustrun run --strict`, and as root inside `trustrun run` with `default: block` (`--strict` starts nothing as root). The
+far end is the judge: a packet on the wire, a name at the name server, a request at a server. What the program itself says
+counts for nothing.
 
 | word | meaning |
 |---|---|
-| refused | it works without TrustRun; inside, nothing arrived |
+| refused | it works without TrustRun; inside, nothing arrived (or TrustRun did not start it) |
 | closed | the kernel refuses it to this user in any case, with or without TrustRun |
 | reported | something arrived, and the verdict is `incomplete` or `fail` with the gap that is named here |
 | skipped | this machine cannot do it at all, for the reason given |

@@ -62,12 +62,12 @@ impl<'a> Wire<'a> {
 
     /// Waits until everything that was sent before is known: the wire keeps the order.
     pub(crate) fn settle(&self) {
-        assert!(self.lab.settle(Duration::from_secs(20)), "the lab did not settle: {:?}", self.lab.arrived());
+        assert!(self.lab.settle(Duration::from_secs(60)), "the lab did not settle: {:?}", self.lab.arrived());
         let before = self.marks();
         let send = || UdpSocket::bind((CLIENT, 0)).and_then(|socket| socket.send_to(MARK, (CLIENT, 9)));
         self.lab.inside(send).expect("a thread in the lab").expect("a datagram to ourselves");
         // Once as it goes out, once as it comes in.
-        let seen = wait_until(Duration::from_secs(10), || self.marks() >= before + 2);
+        let seen = wait_until(Duration::from_secs(30), || self.marks() >= before + 2);
         assert!(seen, "the tap does not see what is sent");
         assert!(self.list().len() < MOST, "more packets than the tap keeps");
     }

@@ -1,5 +1,5 @@
-//! The bypass suite: a program for each known way around an egress monitor, run as an ordinary user and as root inside
-//! a strict session, with the far end as the judge.
+//! The bypass suite: a program for each known way around an egress monitor, run as an ordinary user inside a strict
+//! session and as root inside a blocking one (`--strict` starts nothing as root), with the far end as the judge.
 //!
 //! `way` says what a way is, `ways/` holds them as data, `programs/` what they run. `judge` watches the lab's only wire,
 //! `session` runs programs bare and under TrustRun, `outcome` decides what became of each, `table` tells.

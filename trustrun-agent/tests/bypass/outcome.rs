@@ -1,4 +1,4 @@
-//! What became of each way: tried bare, then in a strict session with others, then alone if something arrived.
+//! What became of each way: tried bare, then in a session with others, then alone if something arrived.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use trustrun_model::{Destination, Direction, Report, Verdict, Violation};
 use crate::judge::Wire;
 use crate::outside::Outside;
 use crate::programs::Programs;
-use crate::session::{Said, Session, filled, run_bare, run_strict, shared};
+use crate::session::{Said, Session, filled, run_bare, run_inside, shared, strict_starts};
 use crate::way::{Must, User, Way, address};
 
 /// What became of one way.
@@ -68,7 +68,7 @@ enum Bare {
 pub(crate) fn of_all(lab: &Lab, programs: &Programs, ways: &'static [Way], user: User) -> Vec<Row> {
     shared(lab);
     let wire = Wire::tapped(lab);
-    let suite = Suite { lab, programs, user, wire };
+    let suite = Suite { lab, programs, user, strict: strict_starts(lab, user), wire };
     let numbered: Vec<(usize, &'static Way)> = ways.iter().enumerate().collect();
     let (alone, together): (Vec<_>, Vec<_>) = numbered.into_iter().partition(|(_, way)| way.alone);
     let mut found = suite.together(&together);
@@ -88,6 +88,7 @@ struct Suite<'a> {
     lab: &'a Lab,
     programs: &'a Programs,
     user: User,
+    strict: bool,
     wire: Wire<'a>,
 }
 
@@ -99,7 +100,7 @@ impl Suite<'_> {
         }
         let bare = self.bare(ways);
         self.wire.clear();
-        let session = run_strict(self.lab, self.programs, self.user, ways);
+        let session = run_inside(self.lab, self.programs, (self.user, self.strict), ways);
         self.wire.settle();
         assert!(session.report.is_some(), "no report\n{}", session.stderr);
         let mut found = Vec::new();
@@ -121,7 +122,7 @@ impl Suite<'_> {
         let bare = self.bare(&ways).pop().unwrap_or(Bare::Untried);
         self.wire.clear();
         let outside = self.outside(number, way);
-        let session = run_strict(self.lab, self.programs, self.user, &ways);
+        let session = run_inside(self.lab, self.programs, (self.user, self.strict), &ways);
         self.settle(&ways);
         drop(outside);
         let outcome = match self.wire.seen(number, way.judge) {
@@ -189,6 +190,8 @@ fn judged_shut(bare: Bare, (number, way): (usize, &Way), session: &Session) -> O
         Bare::Open | Bare::Untried if said.is_some_and(|(_, text)| text.contains("first:")) => {
             Outcome::Broken(format!("it did not get as far as to try: {said:?}"))
         }
+        // The way was in what the command was to start with.
+        Bare::Open | Bare::Untried if session.refused_to_start && !way.before.is_empty() => Outcome::Refused,
         Bare::Open | Bare::Untried if said.is_none() => {
             Outcome::Broken(format!("it never ran in the session: {}", session.stderr))
         }

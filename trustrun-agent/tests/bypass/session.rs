@@ -31,6 +31,25 @@ pub(crate) struct Session {
     pub(crate) report: Option<Report>,
     /// TrustRun's own words.
     pub(crate) stderr: String,
+    /// It refused to start the command (exit code 125).
+    pub(crate) refused_to_start: bool,
+}
+
+/// Whether `--strict` starts anything as this user: where it does not, the next best is a policy that blocks.
+pub(crate) fn strict_starts(lab: &Lab, user: User) -> bool {
+    let mut command = lab.command(env!("CARGO_BIN_EXE_trustrun"));
+    command.args(["run", "--strict"]).args(run_as(user)).args(["--db", "/dev/null", "--", "true"]);
+    let output = command.stdin(Stdio::null()).output().expect("trustrun starts");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() || text.contains("ordinary-user"), "{} {text}", output.status);
+    output.status.success()
+}
+
+fn run_as(user: User) -> &'static [&'static str] {
+    match user {
+        User::Ordinary => &["--run-as", "nobody"],
+        User::Root => &[],
+    }
 }
 
 /// A folder that everybody may write to, inside and outside, and empty but for what a run left there.
@@ -93,50 +112,60 @@ pub(crate) fn run_bare(lab: &Lab, programs: &Programs, user: User, ways: &[(usiz
         User::Ordinary => lab.command_as(user.uid(), user.uid(), "bash"),
     };
     command.args(["-c", &before(lab, programs, user, ways), "bash", "sh"]).arg(path);
-    let (stdout, _) = to_the_end(lab, command);
+    let (stdout, ..) = to_the_end(lab, command);
     said(&stdout)
 }
 
-/// In a strict session.
-pub(crate) fn run_strict(lab: &Lab, programs: &Programs, user: User, ways: &[(usize, &Way)]) -> Session {
+/// In a session that refuses, strict where that starts.
+pub(crate) fn run_inside(
+    lab: &Lab,
+    programs: &Programs,
+    (user, strict): (User, bool),
+    ways: &[(usize, &Way)],
+) -> Session {
     let path = script(lab, programs, user, ways);
     let policy = lab.folder().join("policy.yaml");
     fs::write(&policy, POLICY).expect("the policy is written");
     let state = tempfile::tempdir().expect("a temporary folder");
     let report = state.path().join("report.json");
     let mut command = lab.command("bash");
-    command.args(["-c", &before(lab, programs, user, ways), "bash", env!("CARGO_BIN_EXE_trustrun"), "run", "--strict"]);
+    command.args(["-c", &before(lab, programs, user, ways), "bash", env!("CARGO_BIN_EXE_trustrun"), "run"]);
     command.arg("--policy").arg(policy).arg("--report").arg(&report).arg("--db").arg(state.path().join("events.db"));
-    if user == User::Ordinary {
-        command.args(["--run-as", "nobody"]);
-    }
-    command.args(["--", "sh"]).arg(path);
-    let (stdout, stderr) = to_the_end(lab, command);
+    command.args(strict.then_some("--strict")).args(run_as(user)).args(["--", "sh"]).arg(path);
+    let (stdout, stderr, code) = to_the_end(lab, command);
     let report = fs::read(&report).ok().map(|bytes| serde_json::from_slice::<Report>(&bytes).expect("a report"));
     if let Some(report) = &report {
         assert!(report.counters.balanced(), "the counters do not balance: {:?}\n{stderr}", report.counters);
     }
-    Session { said: said(&stdout), report, stderr }
+    Session { said: said(&stdout), report, stderr, refused_to_start: code == Some(125) }
 }
 
-fn to_the_end(lab: &Lab, mut command: Command) -> (String, String) {
+/// Standard output, standard error, exit code.
+fn to_the_end(lab: &Lab, mut command: Command) -> (String, String, Option<i32>) {
     let (out, err) = (lab.folder().join("stdout"), lab.folder().join("stderr"));
     command.stdin(Stdio::null()).env("NO_COLOR", "1");
     command.stdout(File::create(&out).expect("a file")).stderr(File::create(&err).expect("a file"));
     let mut child = command.spawn().expect("bash starts");
-    let ended = wait_until(DEADLINE, || child.try_wait().expect("a child to wait for").is_some());
+    let mut status = None;
+    let ended = wait_until(DEADLINE, || {
+        status = child.try_wait().expect("a child to wait for");
+        status.is_some()
+    });
     if !ended {
         let _ = child.kill();
         let _ = child.wait();
     }
     // The program may outlive an agent that it ended. One that ended itself is not waited for long.
     let done = shared(lab).join("done");
-    wait_until(Duration::from_secs(3), || done.exists());
+    let code = status.and_then(|status| status.code());
+    if code != Some(125) {
+        wait_until(Duration::from_secs(3), || done.exists());
+    }
     let _ = fs::remove_file(&done);
     let text = |path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
     let (out, err) = (text(out), text(err));
     assert!(ended, "{command:?} did not end within {DEADLINE:?}\n{out}\n{err}");
-    (out, err)
+    (out, err, code)
 }
 
 /// What stands between the marks. A way that ended the script itself has no end: code -1.

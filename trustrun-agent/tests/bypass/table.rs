@@ -37,7 +37,8 @@ fn words(outcome: &Outcome) -> (&'static str, String) {
         Outcome::Refused => ("refused", String::new()),
         Outcome::Closed => ("closed", String::new()),
         Outcome::Told(gap) => ("reported", gap.clone()),
-        Outcome::Skipped(why) => ("skipped", why.clone()),
+        Outcome::Skipped(why) if why.is_empty() => ("skipped", "there is none here".to_owned()),
+        Outcome::Skipped(why) => ("skipped", why.trim_end_matches(" EPERM").to_owned()),
         Outcome::Unseen(why) => ("UNSEEN", why.clone()),
         Outcome::Broken(why) => ("BROKEN", why.clone()),
     }

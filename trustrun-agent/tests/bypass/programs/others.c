@@ -4,6 +4,7 @@
 #include <sys/ipc.h>
 #include <sys/msg.h>
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 
@@ -164,6 +165,23 @@ static void by_descriptor(const char *path)
 	say(must(syscall(SYS_pidfd_getfd, process, v.fd, 0), "pidfd_getfd"), token);
 }
 
+/* Waits for somebody outside to come, and asks then. */
+static void host(const char *path)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	char end;
+	strncpy(a.sun_path, path, sizeof a.sun_path - 1);
+	unlink(path);
+	int fd = must(socket(AF_UNIX, SOCK_STREAM, 0), "socket");
+	must(bind(fd, (struct sockaddr *)&a, sizeof a), path);
+	must(chmod(path, 0777), "chmod");
+	must(listen(fd, 1), "listen");
+	int client = must(accept(fd, NULL, NULL), "accept");
+	must(send(client, request, strlen(request), MSG_NOSIGNAL), "send");
+	while (read(client, &end, 1) > 0)
+		;
+}
+
 int main(int count, char **words)
 {
 	if (count < 5)
@@ -174,6 +192,8 @@ int main(int count, char **words)
 	alarm(5);
 	if (!strcmp(kind, "stream"))
 		ask(to_unix(where, SOCK_STREAM));
+	else if (!strcmp(kind, "host"))
+		host(where);
 	else if (!strcmp(kind, "resolve"))
 		resolved(to_unix(where, SOCK_STREAM));
 	else if (!strcmp(kind, "pass"))

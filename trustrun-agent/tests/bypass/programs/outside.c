@@ -188,6 +188,26 @@ static void fifo(const char *path)
 	read_all(must(open(path, O_RDWR), path));
 }
 
+/* Goes to a socket that somebody else makes, and takes the request from there. */
+static _Noreturn void visit(const char *path)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	char request[256];
+	strncpy(a.sun_path, path, sizeof a.sun_path - 1);
+	ready();
+	for (;; usleep(5000)) {
+		int fd = must(socket(AF_UNIX, SOCK_STREAM, 0), "socket, outside");
+		if (!connect(fd, (struct sockaddr *)&a, sizeof a)) {
+			ssize_t n = read(fd, request, sizeof request - 1);
+			if (n > 0) {
+				request[n] = 0;
+				act(request);
+			}
+		}
+		close(fd);
+	}
+}
+
 /* Whatever file appears in a folder is a request: cron, a spooler, a synchronised folder. */
 static _Noreturn void spool(const char *folder)
 {
@@ -263,6 +283,16 @@ int main(int count, char **words)
 		ends(where);
 	}
 	signal(SIGTERM, gone);
+	signal(SIGPIPE, SIG_IGN);
+	if (!strcmp(kind, "late") && count > 4) {
+		/* outside late FILE KIND PLACE: only once the file is there. */
+		ready();
+		while (access(where, F_OK) < 0)
+			usleep(5000);
+		return main(count - 2, words + 2);
+	}
+	if (!strcmp(kind, "visit"))
+		visit(where);
 	if (!strcmp(kind, "stream"))
 		serve(bound(where, SOCK_STREAM), 0, NULL);
 	if (!strcmp(kind, "pass"))

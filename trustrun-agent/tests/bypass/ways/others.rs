@@ -7,7 +7,7 @@ const ASKED: &[&str] = &["unix-socket-outside", "passed-socket"];
 
 /// One kind of `programs/others.c`, and the program outside that it asks.
 macro_rules! asks {
-    ($id:literal, $title:literal, $outside:literal, $ask:literal) => {
+    ($id:literal, $title:literal, $outside:expr, $ask:literal) => {
         Way {
             id: $id,
             title: $title,
@@ -17,6 +17,22 @@ macro_rules! asks {
             told: ASKED,
             alone: true,
             ..WAY
+        }
+    };
+}
+
+/// The same, with a socket that is made only after the session began.
+macro_rules! asks_late {
+    ($id:literal, $title:literal, $kind:literal, $place:literal) => {
+        Way {
+            line: concat!(
+                "true > {dir}/door-go-{token}; for i in $(seq 200); do {bin}/others ",
+                $kind,
+                " ",
+                $place,
+                " {to} {token} && exit 0; sleep 0.02; done; exit 1"
+            ),
+            ..asks!($id, $title, concat!("late {dir}/door-go-{token} ", $kind, " ", $place), "")
         }
     };
 }
@@ -60,6 +76,20 @@ pub(crate) const ALL: &[Way] = &[
         "a connected socket that a daemon passes on (SCM_RIGHTS)",
         "pass {dir}/{token}.sock",
         "pass {dir}/{token}.sock"
+    ),
+    asks_late!(
+        "unix_late",
+        "a daemon's socket that is made only after the session began",
+        "stream",
+        "{dir}/{token}.late"
+    ),
+    asks_late!("unix_late_pass", "a connected socket that is passed over such a one", "pass", "{dir}/{token}.late"),
+    asks_late!("unix_late_dgram", "a datagram to such a one", "dgram", "{dir}/{token}.late"),
+    asks!(
+        "unix_visit",
+        "a socket of the session's own, to which a program outside comes",
+        "visit {dir}/{token}.own",
+        "host {dir}/{token}.own"
     ),
     Way {
         must: WAY.must,
