@@ -11,7 +11,7 @@ use crate::GuardError;
 
 /// Calls that are refused whatever their arguments: those that reach the network past the hooks, leave the session,
 /// take descriptors of other processes, or change what is mounted (what hides sockets is a mount).
-const REFUSED: [i64; 17] = [
+const REFUSED: [i64; 19] = [
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
@@ -19,6 +19,8 @@ const REFUSED: [i64; 17] = [
     libc::SYS_setns,
     libc::SYS_ptrace,
     libc::SYS_pidfd_getfd,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
     libc::SYS_mount,
     libc::SYS_umount2,
     libc::SYS_pivot_root,
@@ -49,9 +51,19 @@ pub(super) fn filters() -> Result<Filters, GuardError> {
     // AF_PACKET, AF_VSOCK, AF_XDP, AF_ALG and the rest carry bytes past the hooks or are nobody's need.
     let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
     let conditions = families.into_iter().map(other_family).collect::<Result<Vec<_>, _>>().map_err(bad)?;
-    let socket = vec![SeccompRule::new(conditions).map_err(bad)?];
+    let is = |argument, value| SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value);
+    let all = |conditions: Vec<_>| {
+        conditions.into_iter().collect::<Result<Vec<_>, _>>().and_then(SeccompRule::new).map_err(bad)
+    };
+    // Of netlink's protocols the one that anybody may use to talk to another process outside.
+    let talk = all(vec![is(0, libc::AF_NETLINK as u64), is(2, libc::NETLINK_USERSOCK as u64)])?;
+    let socket = vec![SeccompRule::new(conditions).map_err(bad)?, talk];
+    // The terminal's input: the shell that started the session would execute what is pushed into it.
+    let ioctl = [libc::TIOCSTI, libc::TIOCLINUX].into_iter().map(|request| all(vec![is(1, request)]));
+    let ioctl = ioctl.collect::<Result<Vec<_>, _>>()?;
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = REFUSED.into_iter().map(|call| (call, Vec::new())).collect();
     rules.insert(libc::SYS_socket, socket);
+    rules.insert(libc::SYS_ioctl, ioctl);
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(bad)?;
     // EPERM: what a program expects from a system that does not let it. Another ABI's calls end the process.
     let refused = compile(rules, libc::EPERM, arch).map_err(bad)?;
