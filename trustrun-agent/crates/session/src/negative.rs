@@ -1,7 +1,16 @@
 //! Answers to refused lookups, as packets: the kernel dropped the query, so without an answer some resolver libraries
 //! (musl) would wait for seconds.
 
-use std::net::{IpAddr, SocketAddr};
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+/// Whether a socket still waits at this address. If none does, an answer must not be sent: the kernel would complain to
+/// the resolver (ICMP, port unreachable), and its complaint quotes the very name that was refused.
+///
+/// Asked by trying to take the address: whoever closes its socket just after this is answered all the same.
+pub(crate) fn awaited(client: SocketAddr) -> bool {
+    UdpSocket::bind(client).is_err_and(|e| e.kind() == ErrorKind::AddrInUse)
+}
 
 /// A UDP datagram from `server` to `client` as a whole IP packet; `None` if the families differ or it is too long.
 pub(crate) fn datagram(server: SocketAddr, client: SocketAddr, payload: &[u8]) -> Option<Vec<u8>> {
@@ -57,6 +66,17 @@ fn checksum(parts: &[&[u8]]) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_waits_at_the_address_of_a_closed_socket() {
+        for any in ["127.0.0.1:0", "0.0.0.0:0"] {
+            let socket = UdpSocket::bind(any).unwrap();
+            let client = SocketAddr::new([127, 0, 0, 1].into(), socket.local_addr().unwrap().port());
+            assert!(awaited(client), "{any}");
+            drop(socket);
+            assert!(!awaited(client), "{any}");
+        }
+    }
 
     #[test]
     fn the_checksum_of_a_datagram_verifies() {

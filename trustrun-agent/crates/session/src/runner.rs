@@ -276,6 +276,9 @@ impl Runner<'_> {
                 drop(self.link.guard.order(Order::Destroy { flow, local, peer }));
             }
             Reaction::Answer { client, server, message } => {
+                if !negative::awaited(client) {
+                    return;
+                }
                 let Some(packet) = negative::datagram(server, client, &message) else { return };
                 let [v4, v6] = &self.link.raw;
                 // Best effort: a client that ignores the EPERM of its own send waits for its timeout otherwise.
