@@ -31,6 +31,7 @@ counts for nothing.
 | refused | it works without TrustRun; inside, nothing arrived (or TrustRun did not start it) |
 | closed | the kernel refuses it to this user in any case, with or without TrustRun |
 | reported | something arrived, and the verdict is `incomplete` or `fail` with the gap that is named here |
+| limit | it is open, whether it was used cannot be known, and every report of such a session says so, under the limit that is named here; the verdict may be `pass` |
 | skipped | this machine cannot do it at all, for the reason given |
 | **UNSEEN** | something arrived, and no gap names it: a defect, and a failing test |
 | **BROKEN** | the program did not work, so that nothing is proved: a failing test |

@@ -10,7 +10,7 @@ use crate::judge::Wire;
 use crate::outside::Outside;
 use crate::programs::Programs;
 use crate::session::{Said, Session, filled, run_bare, run_inside, shared, strict_starts};
-use crate::way::{Must, User, Way, address};
+use crate::way::{Must, User, Way, address, token};
 
 /// What became of one way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub(crate) enum Outcome {
     Closed,
     /// Something arrived, and this gap names it.
     Told(String),
+    /// Something arrived, and this limit in the report says that such may go unseen.
+    Named(String),
     /// This machine cannot do it at all.
     Skipped(String),
     /// Something arrived, and the report is a pass, or does not name it.
@@ -44,6 +46,7 @@ impl Row {
         match self.outcome {
             Outcome::Unseen(_) | Outcome::Broken(_) => true,
             Outcome::Told(_) => self.must == Must::Refused,
+            Outcome::Named(_) => self.must != Must::Named,
             _ => false,
         }
     }
@@ -127,7 +130,7 @@ impl Suite<'_> {
         drop(outside);
         let outcome = match self.wire.seen(number, way.judge) {
             None => judged_shut(bare, (number, way), &session),
-            Some(seen) => judged_open(way, &seen, &session),
+            Some(seen) => judged_open((number, way), &seen, &session),
         };
         (number, outcome, text(&session.said, number))
     }
@@ -215,22 +218,28 @@ fn in_report(number: usize, session: &Session) -> bool {
 }
 
 /// Something arrived: then the report must say so. A violation that says "refused" is no excuse but a lie.
-fn judged_open(way: &Way, seen: &str, session: &Session) -> Outcome {
+fn judged_open((number, way): (usize, &Way), seen: &str, session: &Session) -> Outcome {
     let Some(report) = &session.report else {
         let loud = session.stderr.contains("INCOMPLETE");
         return if loud { Outcome::Told("agent-lost".into()) } else { Outcome::Unseen(format!("{seen}; no report")) };
     };
-    match named(way, report) {
-        Some(gap) => Outcome::Told(gap),
-        None => Outcome::Unseen(format!("{seen}; {}", told(report))),
+    let limit = report.limits.iter().find(|limit| way.limits.contains(&limit.kind.as_str()));
+    match (named((number, way), report), limit) {
+        (Some(gap), _) => Outcome::Told(gap),
+        (None, Some(limit)) => Outcome::Named(limit.kind.clone()),
+        (None, None) => Outcome::Unseen(format!("{seen}; {}", told(report))),
     }
 }
 
 /// The gap that names the way. An accepted connection is not judged: it is told as what it is, a destination.
-fn named(way: &Way, report: &Report) -> Option<String> {
+fn named((number, way): (usize, &Way), report: &Report) -> Option<String> {
     let accepted = |d: &Destination| d.direction == Direction::In && d.bytes_sent > 0;
     if way.told.contains(&"direction-in") && report.destinations.iter().any(accepted) {
         return Some(format!("a destination with direction in, verdict {}", report.verdict));
+    }
+    let about = |v: &Violation| v.host.as_ref().is_some_and(|host| host.contains(&token(number)));
+    if way.told.contains(&"violation") && report.violations.iter().any(about) {
+        return Some("a violation that names it".into());
     }
     let honest = matches!(report.verdict, Verdict::Incomplete | Verdict::Fail);
     let gap = report.gaps.iter().find(|gap| way.told.contains(&gap.kind.as_str()));

@@ -16,7 +16,7 @@ use crate::way::{User, Way, address, address6, token};
 /// What may be reached: one address with its sinks, and names under `allowed.test`.
 const POLICY: &str = "version: 1\nname: bypass\ndefault: block\nrules:\n  - name: the rule\n    allow: \
     [\"203.0.113.10:9\", \"udp/203.0.113.10:9\", \"udp/[2001:db8::10]:9\", \"api.allowed.test:443\", \
-    \"api.allowed.test:80\", \"*.wild.allowed.test:443\", \"*.names.test:9\", \"*.hostile.test:9\", \
+    \"api.allowed.test:80\", \"*.wild.allowed.test:443\", \"*.names.test:9\", \"*.names.example.org:9\", \"*.hostile.test:9\", \
     \"203.0.113.80:3128\", \"203.0.113.80:1080\"]\n";
 /// For all ways of a session together.
 const DEADLINE: Duration = Duration::from_secs(180);

@@ -36,6 +36,7 @@ fn words(outcome: &Outcome) -> (&'static str, String) {
     match outcome {
         Outcome::Refused => ("refused", String::new()),
         Outcome::Closed => ("closed", String::new()),
+        Outcome::Named(limit) => ("limit", limit.clone()),
         Outcome::Told(gap) => ("reported", gap.clone()),
         Outcome::Skipped(why) if why.is_empty() => ("skipped", "there is none here".to_owned()),
         Outcome::Skipped(why) => ("skipped", why.trim_end_matches(" EPERM").to_owned()),

@@ -52,6 +52,8 @@ pub(crate) enum Must {
     Refused,
     /// If something arrives, a gap names it.
     Told,
+    /// It is open, and whether it was used cannot be known: every report names it as a limit.
+    Named,
 }
 
 /// One way around.
@@ -68,8 +70,10 @@ pub(crate) struct Way {
     pub(crate) judge: Judge,
     /// As an ordinary user, as root.
     pub(crate) must: (Must, Must),
-    /// Kinds of gaps that name this way, if it was open.
+    /// Kinds of gaps that name this way, if it was open; `violation` for a violation that names its token.
     pub(crate) told: &'static [&'static str],
+    /// Kinds of limits that name this way, where it is known to be open.
+    pub(crate) limits: &'static [&'static str],
     /// Whether a refusal must be in the report too: a violation at the way's own address, or a gap.
     pub(crate) in_report: bool,
     /// In a session of its own, because it changes the session or its report.
@@ -90,6 +94,7 @@ pub(crate) const WAY: Way = Way {
     judge: Judge::Packet,
     must: (Must::Refused, Must::Refused),
     told: &[],
+    limits: &[],
     in_report: false,
     alone: false,
     before: "",

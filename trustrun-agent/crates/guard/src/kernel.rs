@@ -19,11 +19,13 @@ impl fmt::Display for Release {
 /// and older ones were never tried.
 pub const MINIMUM: Release = Release(5, 10);
 
-/// What only newer kernels have: what, since when, and what becomes of a session without. No program of ours is among it;
-/// one that comes to be belongs here, and must not be attached by `Loaded::attach` for all.
+/// What only newer kernels have: what, since when, and what becomes of a session without. The program among it is attached
+/// by itself (`Loaded::watch_unix`); all others must load everywhere.
 pub const OPTIONAL: &[(&str, Release, &str)] = &[
-    ("Landlock", Release(5, 13), "a command may write to files that are not its session's, where its user may"),
     ("cgroup.kill", Release(5, 14), "a session's processes are ended one by one, over and over, until none is left"),
+    ("Landlock's domains", Release(5, 19), "the memory and descriptors of the user's other processes are within reach"),
+    ("the hook unix_peer", Release(6, 3), "who is reached over a unix socket is not seen: a limit"),
+    ("Landlock's scopes", Release(6, 12), "abstract sockets and signals to processes outside are within reach"),
     ("the verifier's count", Release(5, 16), "the verifier budget is not tested, only that the programs load"),
 ];
 
@@ -44,6 +46,12 @@ fn judge(release: &str) -> Result<(), GuardError> {
         return Ok(());
     }
     Err(GuardError::OldKernel { wanted: MINIMUM, found: release.to_owned() })
+}
+
+/// Whether this kernel is older than a release such as `6.12`. One that cannot be read is not.
+pub(crate) fn older_than(since: &str) -> bool {
+    let here = fs::read_to_string(RELEASE).ok().and_then(|text| parse(&text));
+    here.zip(parse(since)).is_some_and(|(here, since)| here < since)
 }
 
 /// "6.1.0-56-cloud-amd64".

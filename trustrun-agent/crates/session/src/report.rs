@@ -325,6 +325,16 @@ fn limits(facts: &Facts, locks: &[LockState], last: &Final) -> Vec<Limit> {
              service) is that service's traffic, not the command's; this kernel cannot tell who is reached (6.3 can)",
         )),
     }
+    out.push(limit(
+        "helpers-outside",
+        "a process outside that means to help the command can carry bytes for it through files, named pipes or shared \
+         memory, which nothing here sees",
+    ));
+    out.push(limit(
+        "inside-tls",
+        "what is asked for inside TLS is not seen: a server that answers for several names (domain fronting, encrypted \
+         hellos) can be asked for another than the one that was allowed",
+    ));
     if facts.user == "root" {
         out.push(limit(
             "root-target",

@@ -17,6 +17,8 @@ const FEWEST: u64 = 32;
 const LONG_BYTES: u64 = 1024;
 /// Letters of a name below its parent that make it long: names of hosts have some ten, encoded data fills the labels.
 const LONG: u64 = 20;
+/// Letters that no name of a host has: whatever they say, they are too long to be one.
+const VERY_LONG: u64 = 48;
 /// So many names that nobody connects to are too many, however short they are.
 const MANY: u64 = 1000;
 
@@ -106,7 +108,7 @@ impl Parent {
         let unused = self.names.values().filter(|used| !**used).count() as u64;
         let letters: u64 = self.letters.iter().sum();
         let bytes = self.information();
-        let long = letters >= LONG * names && bytes >= LONG_BYTES;
+        let long = letters >= VERY_LONG * names || (letters >= LONG * names && bytes >= LONG_BYTES);
         if names < FEWEST || unused * 2 < names || !(long || unused >= MANY) {
             return None;
         }
@@ -204,6 +206,7 @@ mod tests {
         assert!(suspicion.detail.contains("some 25"), "{suspicion:?}");
         assert_eq!(asked((0..2000).map(|n| format!("{}.{}.2.1.in-addr.arpa", n % 256, n / 256))).len(), 1);
         assert_eq!(asked((0..2000).map(|n| format!("x{n}.example.com"))).len(), 1, "many, if short");
+        assert_eq!(asked((0..40).map(|n| format!("{n:060}.example.com"))).len(), 1, "very long, if it says little");
     }
 
     #[test]

@@ -32,12 +32,15 @@ impl Plan {
             let kind = if *kind == Stdio::Folder { "a folder" } else { "a network socket" };
             return Err(RunError::Outside { name, kind });
         }
-        self.surveyed = locks::survey(&self.subject()).into_iter().map(state).collect();
-        if self.args.strict {
-            let mut missing = String::new();
-            for lock in self.surveyed.iter().filter(|l| !l.held) {
-                let _ = write!(missing, "\n  {}: {}", lock.name, lock.reason.as_deref().unwrap_or_default());
+        let surveyed = locks::survey(&self.subject());
+        let mut missing = String::new();
+        for checked in surveyed.iter().filter(|c| self.args.strict && !c.excused) {
+            if let Some(why) = &checked.absent {
+                let _ = write!(missing, "\n  {}: {why}", checked.lock.name);
             }
+        }
+        self.surveyed = surveyed.into_iter().map(state).collect();
+        if self.args.strict {
             if !missing.is_empty() {
                 return Err(RunError::Locks { missing });
             }

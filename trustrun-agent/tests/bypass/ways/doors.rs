@@ -21,8 +21,8 @@ macro_rules! door {
                 "; } && : > {dir}/door-{token} || { code=$?; echo EPERM; [ $code = 3 ] && exit 3; exit 1; }"
             ),
             judge: Judge::Door,
-            must: (Must::Told, Must::Told),
-            told: &["root-target", "host-files"],
+            must: (Must::Told, Must::Named),
+            limits: &["root-target"],
             ..WAY
         }
     };

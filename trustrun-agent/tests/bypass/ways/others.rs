@@ -21,6 +21,13 @@ macro_rules! asks {
     };
 }
 
+/// The same, through files, which a program outside must mean to read.
+macro_rules! helps {
+    ($id:literal, $title:literal, $outside:expr, $ask:literal) => {
+        Way { must: (Must::Named, Must::Named), limits: &["helpers-outside"], ..asks!($id, $title, $outside, $ask) }
+    };
+}
+
 /// The same, with a socket that is made only after the session began.
 macro_rules! asks_late {
     ($id:literal, $title:literal, $kind:literal, $place:literal) => {
@@ -124,8 +131,8 @@ pub(crate) const ALL: &[Way] = &[
         title: "a file in /etc/cron.d, which somebody outside executes",
         outside: "sh -c 'mount -t tmpfs -o mode=755 none /etc/cron.d && exec {bin}/outside spool /etc/cron.d'",
         line: "{bin}/others file /etc/cron.d/{token} {to} {token}",
-        must: (Must::Told, Must::Told),
-        told: &["root-target", "host-files"],
+        must: (Must::Told, Must::Named),
+        limits: &["root-target"],
         alone: true,
         ..WAY
     },
@@ -151,14 +158,14 @@ pub(crate) const ALL: &[Way] = &[
 
 /// Files and the like that any two programs of one machine can use, if both want to.
 pub(crate) const SHARED: &[Way] = &[
-    asks!(
+    helps!(
         "named_pipe",
         "a named pipe that a program outside reads",
         "fifo {dir}/{token}.pipe",
         "fifo {dir}/{token}.pipe"
     ),
-    asks!("file", "a file that a program outside looks for", "spool {dir}/spool", "file {dir}/spool/{token}"),
-    asks!(
+    helps!("file", "a file that a program outside looks for", "spool {dir}/spool", "file {dir}/spool/{token}"),
+    helps!(
         "shared_memory",
         "memory that is shared with a program outside",
         "shared /dev/shm/trustrun-bypass-{key}",

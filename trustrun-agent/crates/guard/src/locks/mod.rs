@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use nix::sys::prctl;
 
-use crate::GuardError;
+use crate::{GuardError, kernel};
 
 pub use stdio::{Stdio, stdio};
 
@@ -139,6 +139,9 @@ pub struct Checked {
     pub lock: Lock,
     /// Why not, and what to do about it; none where it can be held.
     pub absent: Option<String>,
+    /// Whether `--strict` does without it: nobody could hold it here, since the kernel is older than it or the command
+    /// is root's. The session is not `contained` then, and the report says why.
+    pub excused: bool,
 }
 
 /// Which locks can be held for this command on this host, in the order of [`LOCKS`]. Changes nothing.
@@ -160,7 +163,16 @@ pub fn survey(subject: &Subject) -> Vec<Checked> {
         SECCOMP => seccomp::filters().err().map(|e| e.to_string()),
         _ => None,
     };
-    (0..).zip(LOCKS).map(|(place, lock)| Checked { lock, absent: absent(place) }).collect()
+    let checked = (0..).zip(LOCKS).map(|(place, lock)| {
+        let absent = absent(place);
+        Checked { lock, excused: absent.is_some() && excused(place, subject), absent }
+    });
+    checked.collect()
+}
+
+/// Whether nobody could hold the lock for this command on this kernel.
+fn excused(place: usize, subject: &Subject) -> bool {
+    (place == USER && subject.uid == 0) || kernel::older_than(LOCKS[place].since)
 }
 
 /// A standard descriptor that leads past the locks.
@@ -188,7 +200,7 @@ fn lost(located: &sockets::Located) -> Option<String> {
 /// What to do about a lock that does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// Every lock of the list, or the command is not started (`--strict`).
+    /// Every lock of the list that this kernel has, or the command is not started (`--strict`).
     All,
     /// Every lock that the survey found possible.
     Possible,
@@ -268,14 +280,17 @@ impl Applying<'_> {
                     self.held.add(SIGNALS);
                 }
             }
-            Err(why) if self.locks.wanted == Wanted::All => return Err(why.clone()),
+            Err(why) if self.locks.wanted == Wanted::All && !excused(PROCESSES, &self.locks.subject) => {
+                return Err(why.clone());
+            }
             Err(_) => {}
         }
         self.note(SECCOMP, self.locks.filters.install())?;
         if open_ways().is_none() {
             self.held.add(DESCRIPTORS);
         }
-        match (0..).zip(LOCKS).find(|(place, _)| !self.held.has(*place)) {
+        let missing = |place: usize| !self.held.has(place) && !excused(place, &self.locks.subject);
+        match (0..).zip(LOCKS).find(|(place, _)| missing(*place)) {
             Some((_, missing)) if self.locks.wanted == Wanted::All => Err(format!("{} does not hold", missing.name)),
             _ => Ok(self.held),
         }
@@ -321,6 +336,14 @@ mod tests {
              abstract-sockets signals seccomp"
         );
         assert_eq!(Held::known(u64::MAX).0.count_ones() as usize, LOCKS.len());
+    }
+
+    #[test]
+    fn a_lock_that_this_kernel_does_not_have_yet_is_excused() {
+        assert!(kernel::older_than("9999.0") && !kernel::older_than("2.6.26") && !kernel::older_than("any"));
+        let root = survey(&Subject::default());
+        assert!(root[USER].absent.is_some() && root[USER].excused);
+        assert!(survey(&Subject { uid: 1000, ..Subject::default() }).iter().all(|c| c.absent.is_some() || !c.excused));
     }
 
     #[test]
