@@ -45,6 +45,8 @@ pub(crate) struct Suite {
     pub(crate) without: &'static [&'static str],
     /// Names of the kernels that it runs on; none: all.
     pub(crate) kernels: &'static [&'static str],
+    /// Whether it runs only where suites run whole.
+    pub(crate) long: bool,
     /// Why not all of it, or not everywhere.
     pub(crate) why: &'static str,
     /// Further options of its binary.
@@ -60,6 +62,7 @@ const WHOLE: Suite = Suite {
     only: &[],
     without: &[],
     kernels: &[],
+    long: false,
     why: "",
     options: &[],
     seconds: 300,
@@ -93,7 +96,7 @@ pub(crate) const SUITES: &[Suite] = &[
         ..WHOLE
     },
     Suite { name: "proxies", only: &["tunnels_to_anybody_else"], why: CHOSEN, ..WHOLE },
-    Suite { name: "decide", ..WHOLE },
+    Suite { name: "decide", long: true, why: "forty sessions take minutes in emulation (--whole runs it)", ..WHOLE },
     Suite { name: "observe", only: &["without_a_policy", "kill_refuses"], why: CHOSEN, ..WHOLE },
     Suite { name: "attribution", only: &["threads_forks"], why: CHOSEN, ..WHOLE },
     Suite {
@@ -114,9 +117,9 @@ pub(crate) const MEMORY: u32 = 2048;
 pub(crate) const BOOT_SECONDS: u64 = 1200;
 
 impl Suite {
-    /// Whether it runs on this kernel.
-    pub(crate) fn runs_on(&self, kernel: &Kernel) -> bool {
-        self.kernels.is_empty() || self.kernels.contains(&kernel.name)
+    /// Whether it runs on this kernel; `asked` is that the person wants all of it.
+    pub(crate) fn runs_on(&self, kernel: &Kernel, asked: bool) -> bool {
+        asked || !self.long && (self.kernels.is_empty() || self.kernels.contains(&kernel.name))
     }
 
     /// What its binary is given; with a filter of the person's, that alone says what runs, and `whole` is all of it.
@@ -138,7 +141,7 @@ mod tests {
     #[test]
     fn what_is_left_out_has_a_reason() {
         for suite in SUITES {
-            let part = !suite.only.is_empty() || !suite.without.is_empty() || !suite.kernels.is_empty();
+            let part = !suite.only.is_empty() || !suite.without.is_empty() || !suite.kernels.is_empty() || suite.long;
             assert_eq!(part, !suite.why.is_empty(), "{}", suite.name);
             assert!(!suite.name.is_empty());
         }
@@ -149,6 +152,12 @@ mod tests {
         let known = |name: &str| KERNELS.iter().any(|kernel| kernel.name == name);
         assert!(SUITES.iter().flat_map(|suite| suite.kernels).all(|name| known(name)));
         assert!(known(USUAL));
+    }
+
+    #[test]
+    fn a_long_suite_runs_where_all_is_asked_for() {
+        let suite = Suite { long: true, ..WHOLE };
+        assert!(!suite.runs_on(&KERNELS[0], false) && suite.runs_on(&KERNELS[0], true));
     }
 
     #[test]

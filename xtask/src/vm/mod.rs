@@ -170,7 +170,9 @@ impl Run<'_> {
             let name = suite.name.to_owned();
             match self.programs.get(suite.name) {
                 None => absent.push((name, "there is no such test yet".to_owned())),
-                Some(_) if !suite.runs_on(kernel) => absent.push((name, suite.why.to_owned())),
+                Some(_) if !suite.runs_on(kernel, self.guests.whole || self.guests.filter.is_some()) => {
+                    absent.push((name, suite.why.to_owned()))
+                }
                 Some(program) => {
                     let mut command = vec![program.file.display().to_string()];
                     command.extend(suite.arguments(self.guests.filter.as_deref(), self.guests.whole));
