@@ -101,7 +101,7 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite { name: "attribution", only: &["threads_forks"], why: CHOSEN, ..WHOLE },
     Suite {
         name: "process",
-        only: &["locks::", "run_as_becomes", "what_outlives", "nothing_is_left_behind", "sessions_at_once"],
+        only: &["locks::", "run_as_becomes", "what_outlives", "nothing_is_left_behind"],
         why: CHOSEN,
         ..WHOLE
     },
