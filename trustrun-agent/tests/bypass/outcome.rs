@@ -9,7 +9,7 @@ use trustrun_model::{Destination, Direction, Report, Verdict, Violation};
 use crate::judge::Wire;
 use crate::outside::Outside;
 use crate::programs::Programs;
-use crate::session::{Said, Session, filled, run_bare, run_inside, shared, strict_starts};
+use crate::session::{Said, Session, filled, run_bare, run_inside, shared};
 use crate::way::{Must, User, Way, address, token};
 
 /// What became of one way.
@@ -71,7 +71,7 @@ enum Bare {
 pub(crate) fn of_all(lab: &Lab, programs: &Programs, ways: &'static [Way], user: User) -> Vec<Row> {
     shared(lab);
     let wire = Wire::tapped(lab);
-    let suite = Suite { lab, programs, user, strict: strict_starts(lab, user), wire };
+    let suite = Suite { lab, programs, user, wire };
     let numbered: Vec<(usize, &'static Way)> = ways.iter().enumerate().collect();
     let (alone, together): (Vec<_>, Vec<_>) = numbered.into_iter().partition(|(_, way)| way.alone);
     let mut found = suite.together(&together);
@@ -91,7 +91,6 @@ struct Suite<'a> {
     lab: &'a Lab,
     programs: &'a Programs,
     user: User,
-    strict: bool,
     wire: Wire<'a>,
 }
 
@@ -103,7 +102,7 @@ impl Suite<'_> {
         }
         let bare = self.bare(ways);
         self.wire.clear();
-        let session = run_inside(self.lab, self.programs, (self.user, self.strict), ways);
+        let session = run_inside(self.lab, self.programs, self.user, ways);
         self.wire.settle();
         assert!(session.report.is_some(), "no report\n{}", session.stderr);
         let mut found = Vec::new();
@@ -125,7 +124,7 @@ impl Suite<'_> {
         let bare = self.bare(&ways).pop().unwrap_or(Bare::Untried);
         self.wire.clear();
         let outside = self.outside(number, way);
-        let session = run_inside(self.lab, self.programs, (self.user, self.strict), &ways);
+        let session = run_inside(self.lab, self.programs, self.user, &ways);
         self.settle(&ways);
         drop(outside);
         let outcome = match self.wire.seen(number, way.judge) {

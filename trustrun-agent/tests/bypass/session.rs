@@ -35,16 +35,6 @@ pub(crate) struct Session {
     pub(crate) refused_to_start: bool,
 }
 
-/// Whether `--strict` starts anything as this user: where it does not, the next best is a policy that blocks.
-pub(crate) fn strict_starts(lab: &Lab, user: User) -> bool {
-    let mut command = lab.command(env!("CARGO_BIN_EXE_trustrun"));
-    command.args(["run", "--strict"]).args(run_as(user)).args(["--db", "/dev/null", "--", "true"]);
-    let output = command.stdin(Stdio::null()).output().expect("trustrun starts");
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() || text.contains("ordinary-user"), "{} {text}", output.status);
-    output.status.success()
-}
-
 fn run_as(user: User) -> &'static [&'static str] {
     match user {
         User::Ordinary => &["--run-as", "nobody"],
@@ -116,13 +106,8 @@ pub(crate) fn run_bare(lab: &Lab, programs: &Programs, user: User, ways: &[(usiz
     said(&stdout)
 }
 
-/// In a session that refuses, strict where that starts.
-pub(crate) fn run_inside(
-    lab: &Lab,
-    programs: &Programs,
-    (user, strict): (User, bool),
-    ways: &[(usize, &Way)],
-) -> Session {
+/// In a strict session.
+pub(crate) fn run_inside(lab: &Lab, programs: &Programs, user: User, ways: &[(usize, &Way)]) -> Session {
     let path = script(lab, programs, user, ways);
     let policy = lab.folder().join("policy.yaml");
     fs::write(&policy, POLICY).expect("the policy is written");
@@ -131,7 +116,7 @@ pub(crate) fn run_inside(
     let mut command = lab.command("bash");
     command.args(["-c", &before(lab, programs, user, ways), "bash", env!("CARGO_BIN_EXE_trustrun"), "run"]);
     command.arg("--policy").arg(policy).arg("--report").arg(&report).arg("--db").arg(state.path().join("events.db"));
-    command.args(strict.then_some("--strict")).args(run_as(user)).args(["--", "sh"]).arg(path);
+    command.arg("--strict").args(run_as(user)).args(["--", "sh"]).arg(path);
     let (stdout, stderr, code) = to_the_end(lab, command);
     let report = fs::read(&report).ok().map(|bytes| serde_json::from_slice::<Report>(&bytes).expect("a report"));
     if let Some(report) = &report {
