@@ -86,6 +86,20 @@ impl Terminal {
         self.keyboard.flush().unwrap();
     }
 
+    /// Stops the job that has the terminal and waits until its shell says so. A shell gives the terminal to a job before it
+    /// continues it, so that a ^Z may be undone at once: then it is typed again.
+    #[track_caller]
+    pub(crate) fn stop(&mut self) {
+        let (seen, from) = (Arc::clone(&self.seen), self.read);
+        wait_until(SOON, || {
+            self.keys("\x1a");
+            wait_until(std::time::Duration::from_millis(500), || {
+                seen.lock().unwrap().get(from..).is_some_and(|new| new.windows(7).any(|w| w == b"Stopped"))
+            })
+        });
+        self.sees("Stopped");
+    }
+
     /// Types a line to the shell and waits for its next prompt; what was shown meanwhile.
     #[track_caller]
     pub(crate) fn line(&mut self, line: &str) -> String {
