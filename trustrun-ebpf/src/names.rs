@@ -181,18 +181,87 @@ fn read_question(s: *mut Scratch) -> bool {
 }
 
 /// Reads the name at `s.name` of the payload: `s.limit` bytes, or with `s.stops` up to a `:`, `/`, space or control
-/// character before that. Leaves it in `reversed` with `at` and `hash`, and the offset after it in `offset`. Gives its
+/// character before that. Leaves it in `reversed` with `at` and `hash`, without a dot at its end, and the offset after it in `offset`. Gives its
 /// length, 0 if there is none that could be a host name.
 #[inline(always)]
 pub fn text(s: *mut Scratch) -> u64 {
-    names_text(slot(s))
+    let size = names_text(slot(s));
+    if size == 0 || names_plain(slot(s), size) == 0 {
+        return 0;
+    }
+    if letter_at_end(s) != b'.' {
+        return size;
+    }
+    // The root's dot makes no other name of it; a second one, or one alone, is no name.
+    // SAFETY: fields of this run's slot.
+    unsafe {
+        store(&raw mut (*s).at, load(&raw const (*s).at) + 1);
+        store(&raw mut (*s).hash, load(&raw const (*s).hash).wrapping_mul(FNV_INVERSE) ^ b'.' as u64);
+    }
+    if size == 1 || letter_at_end(s) == b'.' { 0 } else { size }
 }
 
-/// [`text`], looked at by itself.
+/// The letters of [`text`], looked at by themselves.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn names_text(slot: u64) -> u64 {
     again(slot).map_or(0, read_text)
+}
+
+/// Undoes a multiplication by `FNV_PRIME` (modulo 2^64).
+const FNV_INVERSE: u64 = 0xce96_5057_aff6_957b;
+const _: () = assert!(FNV_PRIME.wrapping_mul(FNV_INVERSE) == 1);
+
+/// The last letter of the name in `reversed`.
+#[inline(always)]
+fn letter_at_end(s: *mut Scratch) -> u8 {
+    // SAFETY: masked to less than the array's 528 bytes.
+    unsafe {
+        let at = (load(&raw const (*s).at) + 4) & 511;
+        *(&raw const (*s).reversed).cast::<u8>().add(at as usize)
+    }
+}
+
+/// Whether the name in `reversed` has host names' letters only: digits, `-`, `.`, letters, `_`. One that has others
+/// (`evil.test?.good.test`, `user@`) is read in different ways by different programs.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn names_plain(slot: u64, size: u64) -> u64 {
+    again(slot).is_some_and(|s| read_plain(s, size)) as u64
+}
+
+#[inline(always)]
+fn read_plain(s: *mut Scratch, size: u64) -> bool {
+    // SAFETY: `at` is masked, so that 255 bytes behind it are in `reversed`; one of the pair is 256 bytes long.
+    unsafe {
+        for i in 0..32 {
+            store(&raw mut (*s).pair[0][i], 0);
+        }
+        let from = (&raw const (*s).reversed).cast::<u8>().add((load(&raw const (*s).at) & 255) as usize + 4);
+        let to = (&raw mut (*s).pair[0]).cast();
+        if bpf_probe_read_kernel(to, (size & 255) as u32, from.cast()) != 0 {
+            return false;
+        }
+        let mut all = EACH << 7;
+        for i in 0..32 {
+            all &= plain(load(&raw const (*s).pair[0][i]));
+        }
+        all == EACH << 7
+    }
+}
+
+/// One in each of eight octets.
+const EACH: u64 = 0x0101_0101_0101_0101;
+
+/// The highest bit of each of eight octets that is a host name's letter in lower case, or 0. `/` is none, but ends names
+/// before.
+#[inline(always)]
+fn plain(x: u64) -> u64 {
+    let low = x & (0x7f * EACH);
+    let from = |b: u64| low + (0x80 - b) * EACH;
+    let within = |first: u8, last: u8| from(first as u64) & !from(last as u64 + 1);
+    let none = !from(1);
+    (none | within(b'-', b'9') | within(b'_', b'_') | within(b'a', b'z')) & !x & (EACH << 7)
 }
 
 #[inline(always)]

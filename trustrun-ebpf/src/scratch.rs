@@ -39,7 +39,7 @@ pub struct Scratch {
     pub name: u64,
     /// How long it is, or may be.
     pub limit: u64,
-    /// 1 if it ends where text ends.
+    /// Not 0 if it ends where text ends; 2 if a port and a space must follow (CONNECT).
     pub stops: u64,
     /// The port that it names.
     pub port: u64,
@@ -49,9 +49,9 @@ pub struct Scratch {
     pub whole: u64,
     /// Where the name begins that an answer's next address must be about.
     pub owner: u64,
-    /// Where the record begins that is read.
+    /// Where the record or the request begins that is read.
     pub start: u64,
-    /// Where the next record begins.
+    /// Where the next record begins, or what follows a method or a name.
     pub next: u64,
     /// How many addresses an answer bound.
     pub bindings: u64,

@@ -3,8 +3,8 @@
 //! A ClientHello's server_name can only refute: it must be one of the names that DNS bound to the address (where the
 //! grant rests on names), and the policy must not refuse it. In a proxy request (CONNECT, absolute form, SOCKS) the
 //! authority *is* the destination and is judged as one. What comes in pieces passes piece by piece and is judged when
-//! it is whole; what cannot be read is refused where a name is needed. Only IPv4 literals are read in proxy requests
-//! (an IPv6 literal there counts as unreadable).
+//! it is whole; what cannot be read is refused where a name is needed, and where it is for a proxy. IPv6 literals are read in
+//! SOCKS5 alone (in an HTTP request they count as unreadable).
 
 mod read;
 
@@ -18,7 +18,7 @@ use trustrun_common::{
 use crate::{
     decide::{self, Decision},
     emit,
-    first::read::{ADDRESS, GREETING, PART, SNI, UNREADABLE, classify, finish_name, length},
+    first::read::{ADDRESS, GREETING, OPAQUE, PART, SNI, UNREADABLE, classify, finish_name, length},
     maps::{BOUND_NAMES, GATHER, GATHER_MAX, Gathered, count, enforcing},
     names,
     packet::{self, Packet},
@@ -177,8 +177,12 @@ fn judge(s: *mut Scratch, st: *mut SocketState, config: &Config) -> Decision {
         let (address, port): (Address, u64) = unsafe { ((*s).address, load(&raw const (*s).port)) };
         return claim(decide::claimed_address(&address, port as u16, config));
     }
+    if what == OPAQUE && enforcing(config) {
+        // Also where an address rule granted the proxy: that says nothing of whom it is asked for.
+        return Decision::new(ACTION_BLOCK, reason::UNREADABLE);
+    }
     if what < SNI {
-        let unread = (what == UNREADABLE || what == PART) && flags & SOCKET_BY_NAME != 0;
+        let unread = (what == UNREADABLE || what == OPAQUE || what == PART) && flags & SOCKET_BY_NAME != 0;
         if unread || flags & SOCKET_NEEDS_NAME != 0 {
             return Decision::new(ACTION_BLOCK, reason::UNREADABLE);
         }

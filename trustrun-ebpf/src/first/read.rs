@@ -1,7 +1,7 @@
 //! Reading a first payload: TLS ClientHello, HTTP proxy request, SOCKS. What it is and whom it names stays in the slot
 //! (`Scratch::what` and beside it), so that all paths to the judgement meet in one state.
 
-use trustrun_common::STAGE_SOCKS;
+use trustrun_common::{Address, STAGE_SOCKS};
 
 use crate::{
     decide, names,
@@ -21,14 +21,16 @@ pub const PART: u64 = 1;
 pub const GREETING: u64 = 2;
 /// It should name somebody and cannot be read.
 pub const UNREADABLE: u64 = 3;
+/// A request to a proxy, whose destination cannot be read, or is read in different ways by different programs.
+pub const OPAQUE: u64 = 4;
 /// A ClientHello with server_name.
-pub const SNI: u64 = 4;
+pub const SNI: u64 = 5;
 /// An HTTP proxy request; the port follows the name as text.
-pub const HTTP: u64 = 5;
+pub const HTTP: u64 = 6;
 /// A SOCKS request for a name.
-pub const SOCKS: u64 = 6;
-/// A proxy request for the IPv4 address in `s.address`.
-pub const ADDRESS: u64 = 7;
+pub const SOCKS: u64 = 7;
+/// A proxy request for the address in `s.address`.
+pub const ADDRESS: u64 = 8;
 
 /// Bytes of the payload, read anew each time: in a register every path would leave it in a range of its own, and no two
 /// paths would be equal to the verifier.
@@ -82,25 +84,23 @@ pub extern "C" fn first_classify(slot: u64) -> u64 {
 fn read_kind(s: *mut Scratch) {
     found(s, NOTHING);
     let b = byte(s, 0);
-    // SAFETY: a field of this run's slot.
-    if unsafe { load(&raw const (*s).stage) } == STAGE_SOCKS as u64 {
-        return socks5(s);
+    // SAFETY: fields of this run's slot.
+    unsafe {
+        store(&raw mut (*s).start, 0);
+        if load(&raw const (*s).stage) == STAGE_SOCKS as u64 {
+            return socks5(s);
+        }
     }
     if b == 0x16 {
         return hello(s);
     }
     if b == 5 {
-        // RFC 1928 3: version, number of methods, methods, nothing else. A client that sends its request with it, before
-        // the answer, is not read.
-        if length(s) < 2 || length(s) < 2 + byte(s, 1) {
-            return found(s, PART);
-        }
-        return if length(s) == 2 + byte(s, 1) { found(s, GREETING) } else { found(s, UNREADABLE) };
+        return greeting(s);
     }
     if b == 4 {
         return socks4(s);
     }
-    if b >= b'A' as u64 && b <= b'Z' as u64 {
+    if (b >= b'A' as u64 && b <= b'Z' as u64) || b == b'\r' as u64 || b == b'\n' as u64 {
         http(s);
     }
 }
@@ -154,67 +154,192 @@ fn server_name(s: *mut Scratch) {
     found(s, UNREADABLE);
 }
 
-/// `CONNECT host:port`, or a method with an absolute `http://` target (RFC 9112 3.2).
+/// Most empty lines before a request, in octets (RFC 9112 2.2).
+const BLANK: u64 = 4;
+/// Most letters of a method.
+const METHOD: u64 = 20;
+
+/// [`read_http`].
 #[inline(always)]
 fn http(s: *mut Scratch) {
-    if word(s, 0) == 0x434f && word(s, 2) == 0x4e4e && word(s, 4) == 0x4543 && word(s, 6) == 0x5420 {
-        return authority(s, 8);
-    }
-    // A method of three to seven letters, a space, then the target.
+    first_http(slot(s));
+}
+
+/// [`read_http`], looked at by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn first_http(slot: u64) -> u64 {
+    let Some(s) = again(slot) else { return 0 };
+    read_http(s);
+    1
+}
+
+/// `CONNECT host:port`, or a method with an absolute `http://` or `https://` target (RFC 9112 3.2).
+#[inline(always)]
+fn read_http(s: *mut Scratch) {
     let mut o = 0;
-    for i in 3..8u64 {
-        if o == 0 && byte(s, i) == b' ' as u64 {
-            o = i + 1;
+    for _ in 0..BLANK {
+        o = launder(s, o) & MASK;
+        if byte(s, o) == b'\r' as u64 || byte(s, o) == b'\n' as u64 {
+            o += 1;
         }
     }
-    if o == 0 || length(s) < o + 8 {
-        return if length(s) < 16 { found(s, PART) } else { found(s, NOTHING) };
+    // SAFETY: a field of this run's slot.
+    unsafe { store(&raw mut (*s).start, o) }
+    o = launder(s, o) & MASK;
+    if folded(s, o) == 0x636f && folded(s, o + 2) == 0x6e6e && folded(s, o + 4) == 0x6563 && folded(s, o + 6) == 0x7420
+    {
+        set_port(s, 0);
+        return named(s, HTTP, o + 8, 253, 2);
     }
-    o = launder(s, o) & 15;
-    if word(s, o) == 0x6874 && word(s, o + 2) == 0x7470 && word(s, o + 4) == 0x3a2f && byte(s, o + 6) == 0x2f {
-        authority(s, o + 7);
+    if target(s) {
+        absolute(s);
     }
 }
 
-/// `host`, `host:port` or an IPv4 literal at `o`.
+/// Finds what follows the method at `s.start`, and leaves it in `s.next`.
 #[inline(always)]
-fn authority(s: *mut Scratch, o: u64) {
-    named(s, HTTP, o, 253, 1);
+fn target(s: *mut Scratch) -> bool {
+    // SAFETY: fields of this run's slot.
+    unsafe {
+        for i in 0..METHOD + 1 {
+            let o = load(&raw const (*s).start) + i;
+            if o >= length(s) {
+                found(s, PART);
+                return false;
+            }
+            let b = byte(s, o);
+            if b == b' ' as u64 {
+                store(&raw mut (*s).next, o + 1);
+                return true;
+            }
+            if b < b' ' as u64 || b > b'~' as u64 {
+                return false;
+            }
+        }
+    }
+    false
 }
 
-/// RFC 1928 4, from the client's bytes alone: a request, or first a user/password message (RFC 1929).
+/// `http://host` or `https://host`, with or without a port.
 #[inline(always)]
-fn socks5(s: *mut Scratch) {
-    if byte(s, 0) == 1 {
-        // Version, length and user, length and password.
-        let user = byte(s, 1);
-        if length(s) < 2 || length(s) < 3 + user || length(s) < 3 + user + byte(s, 2 + user) {
-            return found(s, PART);
-        }
+fn absolute(s: *mut Scratch) {
+    // SAFETY: a field of this run's slot.
+    let mut o = unsafe { load(&raw const (*s).next) } & MASK;
+    if length(s) < o + 8 {
+        let other = length(s) > o && byte(s, o) | 0x20 != b'h' as u64;
+        return found(s, if other { NOTHING } else { PART });
+    }
+    if folded(s, o) != 0x6874 || folded(s, o + 2) != 0x7470 {
+        return;
+    }
+    o += 4;
+    set_port(s, 80);
+    if byte(s, o) | 0x20 == b's' as u64 {
+        o += 1;
+        set_port(s, 443);
+    }
+    o = launder(s, o) & MASK;
+    if word(s, o) == 0x3a2f && byte(s, o + 2) == b'/' as u64 {
+        named(s, HTTP, o + 3, 253, 1);
+    }
+}
+
+/// Two letters in ASCII lower case.
+#[inline(always)]
+fn folded(s: *mut Scratch, offset: u64) -> u64 {
+    word(s, offset) | 0x2020
+}
+
+/// RFC 1928 3: version, number of methods, methods. Who does not wait for the answer sends the rest behind it.
+#[inline(always)]
+fn greeting(s: *mut Scratch) {
+    let methods = byte(s, 1);
+    if length(s) < 2 {
+        return found(s, PART);
+    }
+    if methods == 0 {
+        return; // no client offers nothing; other protocols begin so (Cassandra's)
+    }
+    if length(s) < 2 + methods {
+        return found(s, PART);
+    }
+    if length(s) == 2 + methods {
         return found(s, GREETING);
     }
-    if byte(s, 0) != 5 {
+    // SAFETY: a field of this run's slot.
+    unsafe { store(&raw mut (*s).start, 2 + methods) }
+    socks5(s);
+}
+
+/// RFC 1928 4, from the client's bytes alone, at `s.start`: a request, or first a user/password message (RFC 1929).
+#[inline(always)]
+fn socks5(s: *mut Scratch) {
+    first_socks5(slot(s));
+}
+
+/// [`socks5`], looked at by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn first_socks5(slot: u64) -> u64 {
+    let Some(s) = again(slot) else { return 0 };
+    read_socks5(s);
+    1
+}
+
+#[inline(always)]
+fn read_socks5(s: *mut Scratch) {
+    // SAFETY: a field of this run's slot.
+    let start = move || unsafe { load(&raw const (*s).start) };
+    if byte(s, start()) == 1 {
+        // Version, length and user, length and password.
+        let user = byte(s, start() + 1);
+        let size = 3 + user + byte(s, start() + 2 + user);
+        if length(s) < start() + 2 || length(s) < start() + 3 + user || length(s) < start() + size {
+            return found(s, PART);
+        }
+        if length(s) == start() + size {
+            return found(s, GREETING);
+        }
+        // SAFETY: as above.
+        unsafe { store(&raw mut (*s).start, start() + size) }
+    }
+    request(s);
+}
+
+/// The request of RFC 1928 4: version, command, a zero, then IPv4, IPv6, or a name with its length; then the port.
+#[inline(always)]
+fn request(s: *mut Scratch) {
+    // SAFETY: a field of this run's slot.
+    let o = unsafe { load(&raw const (*s).start) } & MASK;
+    if byte(s, o) != 5 {
         return found(s, UNREADABLE);
     }
-    if length(s) < 5 {
+    if length(s) < o + 5 {
         return found(s, PART);
     }
-    // IPv4, or a name with its length; then the port.
-    let (kind, size) = (byte(s, 3), byte(s, 4));
-    let whole = if kind == 1 { 10 } else { 7 + size };
-    if kind != 1 && (kind != 3 || size == 0 || size > 253) {
+    if byte(s, o + 1) == 0 || byte(s, o + 1) > 3 {
         return found(s, UNREADABLE);
     }
-    if length(s) < whole {
+    let (kind, size) = (byte(s, o + 3), byte(s, o + 4));
+    let whole = match kind {
+        1 => 10,
+        3 => 7 + size,
+        4 => 22,
+        _ => return found(s, OPAQUE),
+    };
+    if byte(s, o + 2) != 0 || (kind == 3 && (size == 0 || size > 253)) {
+        return found(s, OPAQUE);
+    }
+    if length(s) < o + whole {
         return found(s, PART);
     }
-    if kind == 1 {
-        address_at(s, 4);
-        set_port(s, word(s, 8));
-        return found(s, ADDRESS);
+    set_port(s, word(s, o + whole - 2));
+    if kind == 3 {
+        return named(s, SOCKS, o + 5, size, 0);
     }
-    set_port(s, word(s, 5 + size));
-    named(s, SOCKS, 5, size, 0);
+    address_at(s, o + 4, kind == 4);
+    found(s, ADDRESS);
 }
 
 /// Most letters of a SOCKS4 user id that are read over.
@@ -231,8 +356,11 @@ fn socks4(s: *mut Scratch) {
     }
     set_port(s, word(s, 2));
     if word(s, 4) != 0 || byte(s, 6) != 0 {
-        address_at(s, 4);
+        address_at(s, 4, false);
         return found(s, ADDRESS);
+    }
+    if byte(s, 7) == 0 {
+        return found(s, UNREADABLE); // for nobody: rather another protocol that begins so
     }
     let mut o = 8;
     for _ in 0..USER {
@@ -245,7 +373,7 @@ fn socks4(s: *mut Scratch) {
         }
         o += 1;
     }
-    found(s, UNREADABLE);
+    found(s, OPAQUE);
 }
 
 /// Reads the name that `classify` found, on one path for all kinds.
@@ -273,39 +401,70 @@ fn read_name(s: *mut Scratch) {
         }
         let size = names::text(s);
         let end = load(&raw const (*s).offset);
-        let what = load(&raw const (*s).what);
+        store(&raw mut (*s).next, end);
+        let (what, stops) = (load(&raw const (*s).what), load(&raw const (*s).stops));
         // It must have ended in what is here, and so must the port: the rest might make another name of it.
-        if load(&raw const (*s).stops) != 0 && end >= length(s) {
-            return if length(s) < 512 { found(s, PART) } else { found(s, UNREADABLE) };
+        if stops != 0 && end >= length(s) {
+            return found(s, if length(s) < 512 { PART } else { OPAQUE });
         }
-        if size == 0 {
-            return found(s, UNREADABLE);
+        if size == 0 || byte(s, load(&raw const (*s).name)) == b'.' as u64 {
+            return found(s, if what == SNI { UNREADABLE } else { OPAQUE });
         }
-        if what == SOCKS && load(&raw const (*s).stops) != 0 && byte(s, end) != 0 {
-            return found(s, UNREADABLE);
-        }
-        if what != HTTP {
+        if what == SNI {
             return;
         }
-        let mut port = 80;
-        if byte(s, end) == b':' as u64 {
-            port = names::port(s, end + 1) as u64;
-            if load(&raw const (*s).offset) >= length(s) {
-                return found(s, PART);
-            }
+        if what == SOCKS && stops != 0 && byte(s, end) != 0 {
+            return found(s, OPAQUE);
         }
-        set_port(s, port);
-        if ipv4(s) {
+        if what == HTTP {
+            end_of_authority(s);
+        }
+        if load(&raw const (*s).what) > OPAQUE && ipv4(s) {
             found(s, ADDRESS);
         }
     }
 }
 
-/// Whether the name is a dotted quad; leaves it in `s.address`.
+/// What stands behind the host of an HTTP request: a port perhaps, and then what ends both. Anything else (`@`, `?`)
+/// might make another host of it.
+#[inline(always)]
+fn end_of_authority(s: *mut Scratch) {
+    // SAFETY: fields of this run's slot.
+    unsafe {
+        store(&raw mut (*s).offset, load(&raw const (*s).next));
+        if byte(s, load(&raw const (*s).next)) == b':' as u64 {
+            let port = names::port(s, load(&raw const (*s).next) + 1);
+            if load(&raw const (*s).offset) >= length(s) {
+                return found(s, PART);
+            }
+            set_port(s, port as u64);
+        }
+        let after = byte(s, load(&raw const (*s).offset));
+        let ends = after == b' ' as u64 || (after == b'/' as u64 && load(&raw const (*s).stops) == 1);
+        if !ends || load(&raw const (*s).port) == 0 {
+            found(s, OPAQUE);
+        }
+    }
+}
+
+/// [`read_ipv4`].
 #[inline(always)]
 fn ipv4(s: *mut Scratch) -> bool {
+    first_ipv4(slot(s)) != 0
+}
+
+/// [`read_ipv4`], looked at by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn first_ipv4(slot: u64) -> u64 {
+    again(slot).is_some_and(read_ipv4) as u64
+}
+
+/// Whether the name is a dotted quad, and nothing behind it; leaves it in `s.address`.
+#[inline(always)]
+fn read_ipv4(s: *mut Scratch) -> bool {
     // SAFETY: fields of this run's slot.
-    let mut at = unsafe { load(&raw const (*s).name) };
+    let (mut at, end) = unsafe { (load(&raw const (*s).name), &raw const (*s).next) };
     // Not an array: LLVM would turn "stack pointer + index" into an `or`, which the verifier refuses on pointers.
     let mut quad = 0u32;
     let mut k = 0u32;
@@ -314,7 +473,7 @@ fn ipv4(s: *mut Scratch) -> bool {
     for _ in 0..16 {
         at = launder(s, at) & MASK;
         let b = byte(s, at);
-        if (b'0' as u64..=b'9' as u64).contains(&b) {
+        if (b'0' as u64..=b'9' as u64).contains(&b) && at != load(end) {
             value = value * 10 + (b - b'0' as u64);
             digits += 1;
             if digits > 3 {
@@ -331,7 +490,7 @@ fn ipv4(s: *mut Scratch) -> bool {
             if k == 4 {
                 // SAFETY: `s` is this run's slot.
                 unsafe { (*s).address = decide::mapped(quad.to_be()) }
-                return b == b':' as u64 || b == b' ' as u64 || b == b'/' as u64;
+                return at == load(end);
             }
             if b != b'.' as u64 {
                 return false;
@@ -342,11 +501,13 @@ fn ipv4(s: *mut Scratch) -> bool {
     false
 }
 
+/// The address at an offset of the payload.
 #[inline(always)]
-fn address_at(s: *mut Scratch, offset: u64) {
-    // SAFETY: constant offset inside `payload`.
+fn address_at(s: *mut Scratch, offset: u64, v6: bool) {
+    // SAFETY: the offset is masked, and `payload` is longer than MASK + 16.
     unsafe {
-        let q = (&raw const (*s).payload).cast::<u8>().add(offset as usize & 15);
-        (*s).address = decide::mapped(q.cast::<u32>().read_unaligned());
+        let q = (&raw const (*s).payload).cast::<u8>().add((offset & MASK) as usize);
+        (*s).address =
+            if v6 { q.cast::<Address>().read_unaligned() } else { decide::mapped(q.cast::<u32>().read_unaligned()) };
     }
 }
