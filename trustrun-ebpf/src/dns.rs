@@ -339,8 +339,9 @@ fn read_address(s: *mut Scratch, offset: u64, v4: bool) {
 fn bind(s: *mut Scratch, sets: u64, name: u64, ttl: u64, config: &Config) -> bool {
     // SAFETY: `s` is this run's slot; the helper has no preconditions.
     unsafe {
-        let mut life = (ttl & 0x7fff_ffff) * 1_000_000_000;
-        if life < config.dns_grace {
+        let mut life = ttl * 1_000_000_000;
+        // Of 2^31 and more counts as none (RFC 2181 8).
+        if ttl > i32::MAX as u64 || life < config.dns_grace {
             life = config.dns_grace;
         }
         let now = bpf_ktime_get_boot_ns();
