@@ -16,7 +16,7 @@ use trustrun_model::Untrusted;
 
 #[cfg(feature = "demo")]
 use commands::demo;
-use commands::{policy, run, session};
+use commands::{doctor, policy, run, session};
 
 /// Does this program talk only to whom it may?
 #[derive(Debug, Parser)]
@@ -34,6 +34,8 @@ enum Command {
     Session(session::SessionArgs),
     /// Look at policies.
     Policy(policy::PolicyArgs),
+    /// Try what this host lets trustrun do, and say what is missing.
+    Doctor(doctor::DoctorArgs),
     /// See it work, offline, in a network of its own.
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Command::Run(args) => return run::run(args),
         Command::Session(args) => session::run(&args).map_err(|e| e.to_string()),
         Command::Policy(args) => policy::run(&args).map_err(|e| e.to_string()),
+        Command::Doctor(args) => return doctor::run(&args),
         #[cfg(feature = "demo")]
         Command::Demo(args) => return demo::run(&args),
         #[cfg(not(feature = "demo"))]

@@ -3,7 +3,7 @@
 mod act;
 mod doors;
 mod inherited;
-mod plan;
+pub(super) mod plan;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 

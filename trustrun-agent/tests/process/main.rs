@@ -4,6 +4,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod doctor;
 mod doors;
 mod ends;
 mod identity;

@@ -358,7 +358,7 @@ fn in_path(program: &CStr) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(OsStr::from_bytes(program.to_bytes())).exists())
 }
 
-fn become_user(identity: Option<&Identity>) -> Result<(), String> {
+pub(crate) fn become_user(identity: Option<&Identity>) -> Result<(), String> {
     let Some(i) = identity else { return Ok(()) };
     let (uid, gid) = (Uid::from_raw(i.uid), Gid::from_raw(i.gid));
     let name = CString::new(i.name.as_str()).map_err(|e| e.to_string())?;

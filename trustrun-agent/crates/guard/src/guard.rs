@@ -200,7 +200,7 @@ pub fn start(plan: Plan, engine: Engine<'_>) -> Result<Guard, GuardError> {
 }
 
 /// Removes what earlier sessions left whose guard and processes are gone. A live guard holds a lock on its cgroup.
-fn reap(hierarchy: &Hierarchy) {
+pub(crate) fn reap(hierarchy: &Hierarchy) {
     let folder = hierarchy.mount.join("trustrun");
     for entry in fs::read_dir(&folder).into_iter().flatten().flatten().filter(|e| e.path().is_dir()) {
         // Held until it is gone, so that a session which just made it knows.

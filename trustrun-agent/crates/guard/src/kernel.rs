@@ -9,6 +9,15 @@ use crate::GuardError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Release(pub u32, pub u32);
 
+impl Release {
+    /// Reads a kernel's release: "6.1.0-56-cloud-amd64".
+    #[must_use]
+    pub fn parse(release: &str) -> Option<Self> {
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().ok());
+        Some(Self(numbers.next()??, numbers.next()??))
+    }
+}
+
 impl fmt::Display for Release {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.0, self.1)
@@ -42,7 +51,7 @@ pub(crate) fn check() -> Result<(), GuardError> {
 }
 
 fn judge(release: &str) -> Result<(), GuardError> {
-    if parse(release).is_some_and(|found| found >= MINIMUM) {
+    if Release::parse(release).is_some_and(|found| found >= MINIMUM) {
         return Ok(());
     }
     Err(GuardError::OldKernel { wanted: MINIMUM, found: release.to_owned() })
@@ -50,14 +59,8 @@ fn judge(release: &str) -> Result<(), GuardError> {
 
 /// Whether this kernel is older than a release such as `6.12`. One that cannot be read is not.
 pub(crate) fn older_than(since: &str) -> bool {
-    let here = fs::read_to_string(RELEASE).ok().and_then(|text| parse(&text));
-    here.zip(parse(since)).is_some_and(|(here, since)| here < since)
-}
-
-/// "6.1.0-56-cloud-amd64".
-fn parse(release: &str) -> Option<Release> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().ok());
-    Some(Release(numbers.next()??, numbers.next()??))
+    let here = fs::read_to_string(RELEASE).ok().and_then(|text| Release::parse(&text));
+    here.zip(Release::parse(since)).is_some_and(|(here, since)| here < since)
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod links;
 mod load;
 pub mod locks;
 mod message;
+pub mod probe;
 #[cfg(feature = "ebpf")]
 mod selftest;
 #[cfg(feature = "ebpf")]

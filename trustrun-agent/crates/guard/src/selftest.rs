@@ -18,9 +18,20 @@ use trustrun_observe::{Clock, Ring, decode};
 use crate::{Cgroup, GuardError, load::Loaded, sys};
 
 /// How long the canary's events may take.
-const DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 /// How long to let them come: asking costs a system call for each hook.
 const PAUSE: Duration = Duration::from_micros(200);
+
+/// What came of the canary.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// Hooks that should have seen it and did not.
+    pub(crate) missing: Vec<String>,
+    /// Which hooks ran, by number; those for IPv6 do not on a host without.
+    pub(crate) ran: Vec<bool>,
+    /// Whether the hook for unix sockets ran too, which not every kernel has.
+    pub(crate) unix: bool,
+}
 
 /// Makes the canary's connections and checks that each hook ran and that the connection came through the ring. Whether
 /// the hook for unix sockets ran too, which not every kernel has.
@@ -28,6 +39,20 @@ const PAUSE: Duration = Duration::from_micros(200);
 /// # Errors
 /// If a hook did not see it.
 pub(crate) fn run(loaded: &mut Loaded, ring: &mut Ring, cgroup: &Cgroup) -> Result<bool, GuardError> {
+    let Seen { missing, unix, .. } = look(loaded, ring, cgroup, DEADLINE)?;
+    if missing.is_empty() { Ok(unix) } else { Err(GuardError::SelfTest { missing }) }
+}
+
+/// Makes the canary's connections; what was seen of them within `patience`.
+///
+/// # Errors
+/// If there is no canary, or the kernel cannot be asked.
+pub(crate) fn look(
+    loaded: &mut Loaded,
+    ring: &mut Ring,
+    cgroup: &Cgroup,
+    patience: Duration,
+) -> Result<Seen, GuardError> {
     let failed = |what| move |source| GuardError::System { what, source };
     let tcp = TcpListener::bind("127.0.0.1:0").map_err(failed("the canary's listener"))?;
     let udp = UdpSocket::bind("127.0.0.1:0").map_err(failed("the canary's socket"))?;
@@ -52,20 +77,16 @@ pub(crate) fn run(loaded: &mut Loaded, ring: &mut Ring, cgroup: &Cgroup) -> Resu
         // Nobody accepts: the kernel completes the connection, and a canary that made none must not keep us waiting.
         Some(pid) => drop(waitpid(pid, None).map_err(GuardError::system("waiting for the canary"))?),
     }
-    let end = Instant::now() + DEADLINE;
-    let (clock, mut seen) = (Clock::new(), false);
+    let end = Instant::now() + patience;
+    let (clock, mut came) = (Clock::new(), false);
     loop {
         ring.drain(usize::MAX, |record| {
-            seen |= matches!(decode(record, &clock), Ok(o)
+            came |= matches!(decode(record, &clock), Ok(o)
                 if matches!(&o.fact, Fact::Opened { flow, .. } if flow.peer == to));
         });
-        let missing = missing(loaded, v6.is_some(), seen)?;
-        if missing.is_empty() {
-            let counters = loaded.counters()?;
-            return Ok(counters.get((counter::HOOK + hook::UNIX_PEER) as usize).is_some_and(|n| *n > 0));
-        }
-        if Instant::now() > end {
-            return Err(GuardError::SelfTest { missing });
+        let seen = seen(loaded, v6.is_some(), came)?;
+        if seen.missing.is_empty() || Instant::now() > end {
+            return Ok(seen);
         }
         std::thread::sleep(PAUSE);
     }
@@ -77,8 +98,8 @@ fn unix_address() -> Option<UnixAddress> {
     UnixAddress::from_abstract_name(format!("trustrun-canary-{}", std::process::id())).ok()
 }
 
-/// The hooks that did not run.
-fn missing(loaded: &mut Loaded, v6: bool, seen: bool) -> Result<Vec<String>, GuardError> {
+/// Which hooks ran, and which of them should have.
+fn seen(loaded: &mut Loaded, v6: bool, came: bool) -> Result<Seen, GuardError> {
     let counters = loaded.counters()?;
     let only6 = [hook::CONNECT6, hook::SENDMSG6, hook::POST_BIND6];
     let ran = |i: u32| counters.get((counter::HOOK + i) as usize).is_some_and(|n| *n > 0);
@@ -86,10 +107,10 @@ fn missing(loaded: &mut Loaded, v6: bool, seen: bool) -> Result<Vec<String>, Gua
         .filter(|i| !ran(*i) && (v6 || !only6.contains(i)))
         .filter_map(|i| HOOK_NAMES.get(i as usize).map(|n| (*n).to_owned()))
         .collect();
-    if !seen {
+    if !came {
         missing.push("ring buffer".into());
     }
-    Ok(missing)
+    Ok(Seen { missing, ran: (0..hook::COUNT).map(ran).collect(), unix: ran(hook::UNIX_PEER) })
 }
 
 /// In the canary: uses every hook once.

@@ -76,17 +76,7 @@ impl Session {
             let _ = loaded.bind(address, name.as_bytes(), default, boot_ns(), u64::MAX);
         }
         let ring = loaded.ring()?;
-        let config = Config {
-            cgroup: cgroup.id,
-            dns_grace: u64::try_from(plan.dns_grace.as_nanos()).unwrap_or(u64::MAX),
-            level: cgroup.level,
-            mode: trustrun_common::MODE_OBSERVE,
-            default_action: plan.tables.as_ref().map_or(trustrun_common::ACTION_ALLOW, |t| t.default).into(),
-            kinds: plan.kinds,
-            counting: 1,
-            offsets: loaded.offsets,
-            ..Config::default()
-        };
+        let config = first_config(&plan, cgroup, &loaded);
         loaded.configure(&config)?;
         loaded.attach(cgroup)?;
         let attached_ns = wall_ns();
@@ -371,6 +361,21 @@ impl Session {
     }
 }
 
+/// Settings for the canary: everything is seen, counted, and let through.
+pub(crate) fn first_config(plan: &Plan, cgroup: &Cgroup, loaded: &Loaded) -> Config {
+    Config {
+        cgroup: cgroup.id,
+        dns_grace: u64::try_from(plan.dns_grace.as_nanos()).unwrap_or(u64::MAX),
+        level: cgroup.level,
+        mode: trustrun_common::MODE_OBSERVE,
+        default_action: plan.tables.as_ref().map_or(trustrun_common::ACTION_ALLOW, |t| t.default).into(),
+        kinds: plan.kinds,
+        counting: 1,
+        offsets: loaded.offsets,
+        ..Config::default()
+    }
+}
+
 /// What there is before the engine is forked.
 struct Prepared {
     watch: Watch,
@@ -429,6 +434,11 @@ fn stand_alone() {
     }
     // Who ignores it cannot wait for its children.
     sys::default_action(Signal::SIGCHLD);
+    lift_limits();
+}
+
+/// Gives the guard the memory, files and processor time that it needs, whatever its caller may have.
+pub(crate) fn lift_limits() {
     for limit in [
         Resource::RLIMIT_AS,
         Resource::RLIMIT_CPU,
@@ -465,7 +475,7 @@ fn dns_listeners(config: &mut Config) -> [Option<TcpListener>; 2] {
     [v4.map(|(l, _)| l), v6.map(|(l, _)| l)]
 }
 
-fn observe_all() -> trustrun_policy::Tables {
+pub(crate) fn observe_all() -> trustrun_policy::Tables {
     trustrun_policy::Tables {
         names: Vec::new(),
         nets: Vec::new(),

@@ -21,10 +21,10 @@ use crate::{
 };
 
 /// Shortest life of a name's binding: resolvers with a TTL of 0 are common, and a program may take its time.
-pub(super) const DNS_GRACE: Duration = Duration::from_secs(60);
+pub(in crate::commands) const DNS_GRACE: Duration = Duration::from_secs(60);
 /// 50,000 names asked, answered and connected to within three seconds fit while the engine gets little of a processor
 /// that others keep busy. Measured: 16 MiB lost events in half of such runs, 64 MiB in none.
-pub(super) const RING_BYTES: u32 = 64 << 20;
+pub(in crate::commands) const RING_BYTES: u32 = 64 << 20;
 
 /// Why a command cannot be run under trustrun.
 #[derive(Debug, thiserror::Error)]
@@ -210,7 +210,7 @@ fn kinds(tables: &Tables) -> u32 {
     if icmp { trustrun_common::KIND_ICMP } else { 0 }
 }
 
-fn mapped(ip: IpAddr) -> Address {
+pub(in crate::commands) fn mapped(ip: IpAddr) -> Address {
     match ip {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),

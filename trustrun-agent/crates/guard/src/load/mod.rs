@@ -116,15 +116,24 @@ impl Loaded {
     /// # Errors
     /// If one cannot be: then none stays attached.
     pub fn attach(&mut self, cgroup: &Cgroup) -> Result<(), GuardError> {
+        self.attach_each(cgroup)?.into_iter().collect()
+    }
+
+    /// As [`Loaded::attach`], with each hook's own outcome, in the order of [`HOOK_NAMES`].
+    ///
+    /// # Errors
+    /// If the cgroup cannot be used at all.
+    pub(crate) fn attach_each(&mut self, cgroup: &Cgroup) -> Result<Vec<Result<(), GuardError>>, GuardError> {
         let fd = cgroup.fd()?;
         let mut session: CgroupArray<&mut MapData> = self.map_mut("SESSION")?;
         session.set(0, fd.as_raw_fd(), 0).map_err(map_error("SESSION"))?;
-        for name in HOOK_NAMES {
+        let mut attach = |name| {
             let program = self.ebpf.program_mut(name).ok_or_else(|| missing("program", name))?;
             let link = programs::attach(program, name, &fd).map_err(|e| program_error("attach", name, &e))?;
             self.links.push((name, link));
-        }
-        Ok(())
+            Ok(())
+        };
+        Ok(HOOK_NAMES.into_iter().map(&mut attach).collect())
     }
 
     /// Pins the links and the programs that they go on in, so that they outlive the agent: a crash leaves what was blocked
@@ -216,6 +225,20 @@ fn missing(what: &'static str, name: &str) -> GuardError {
 
 fn program_error(step: &'static str, name: &str, e: &ProgramError) -> GuardError {
     GuardError::Program { step, name: name.into(), reason: chain(e) }
+}
+
+/// The programs that the kernel does not load, each by itself, and why: for a person who asks why a session cannot start.
+///
+/// # Errors
+/// If not even the maps can be made.
+pub(crate) fn refused() -> Result<Vec<(&'static str, GuardError)>, GuardError> {
+    let maps = |e| GuardError::Program { step: "load", name: "maps".into(), reason: chain(&e) };
+    let mut ebpf = EbpfLoader::new().map_max_entries("EVENTS", 1 << 16).load(OBJECT).map_err(maps)?;
+    let refused = programs::names().filter_map(|name| {
+        let program = ebpf.program_mut(name)?;
+        programs::load_one(name, program).err().map(|e| (name, e))
+    });
+    Ok(refused.collect())
 }
 
 /// Every program with the number of instructions that the verifier looked at, where the kernel tells (5.16).

@@ -70,7 +70,7 @@ pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), GuardError> {
     })
 }
 
-fn load_one(name: &str, program: &mut Program) -> Result<(), GuardError> {
+pub(super) fn load_one(name: &str, program: &mut Program) -> Result<(), GuardError> {
     match program {
         Program::CgroupSkb(p) => p.load(),
         Program::CgroupSock(p) => p.load(),

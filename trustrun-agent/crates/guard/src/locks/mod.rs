@@ -18,6 +18,8 @@ use nix::sys::prctl;
 
 use crate::{GuardError, kernel};
 
+#[cfg(feature = "ebpf")]
+pub(crate) use namespace::leave_the_machines;
 pub use stdio::{Stdio, stdio};
 
 /// One lock.

@@ -20,7 +20,7 @@ const NONE: Option<&str> = None;
 
 /// A mount namespace of the command's own: mounts of the machine still arrive, nothing of ours gets out. And message
 /// queues, semaphores and shared memory (System V) of its own, which processes outside could otherwise be asked through.
-pub(super) fn leave_the_machines() -> io::Result<()> {
+pub(crate) fn leave_the_machines() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC)?;
     Ok(mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)?)
 }
