@@ -40,10 +40,8 @@ impl Plan {
             }
         }
         self.surveyed = surveyed.into_iter().map(state).collect();
-        if self.args.strict {
-            if !missing.is_empty() {
-                return Err(RunError::Locks { missing });
-            }
+        if !missing.is_empty() {
+            return Err(RunError::Locks { missing });
         }
         Ok(())
     }
