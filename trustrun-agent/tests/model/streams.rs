@@ -179,7 +179,12 @@ enum Verdict {
 
 fn verdict(stream: &Stream, matcher: &Matcher) -> Verdict {
     let whole = stream.segments.concat();
-    let first = classify(&whole);
+    let mut first = classify(&whole);
+    if whole.starts_with(b"CONNECT ") && matches!(first, First::Malformed(_)) {
+        // The target is whom it asks for, and may be judged before the fields have come, whatever is wrong with those.
+        let target = whole.split(|b| *b <= b' ').nth(1).unwrap_or_default();
+        first = classify(&[b"CONNECT ", target, b" HTTP/1.0\r\n\r\n"].concat());
+    }
     let Some((source, host, port)) = first.claim().and_then(|c| Some((c.source, c.host?, c.port))) else {
         let http = whole.starts_with(b"CONNECT ") || whole.windows(3).take(10).any(|w| w == b"://");
         return match first {
