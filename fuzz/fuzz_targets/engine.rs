@@ -206,6 +206,7 @@ fuzz_target!(|input: (bool, Vec<Event>)| {
         cgroup: "/trustrun/s".into(),
         hosts: vec![([10, 0, 0, 4].into(), "api.allowed.test".into())],
         dns_grace: Duration::from_secs(60),
+        doors: Default::default(),
     });
     let process = ProcessId { tgid: 7, tid: 7, uid: 1000 };
     let mut received = 0;
@@ -226,19 +227,28 @@ fuzz_target!(|input: (bool, Vec<Event>)| {
         operator: Operator::default(),
         policy: Some(PolicyRef::default()),
         enforce,
+        locks: Vec::new(),
+        doors: Vec::new(),
+        from_outside: Vec::new(),
         no_pass: None,
         resolvers: Vec::new(),
         started_ns: 0,
     };
     let last = Final {
+        watched: true,
         status: Some(0),
         counters,
         received,
+        own: 0,
         undecoded: 0,
         stored: received,
         dropped: BTreeMap::new(),
         leftovers: Vec::new(),
+        lost_hooks: Vec::new(),
+        held: Default::default(),
+        unix: false,
         attached_ns: 0,
+        no_scope: None,
         at: Instants { boot_ns: received * 1_000_000, wall_ns: received as i64 },
     };
     let report = engine.finish(&facts, &last);
