@@ -21,10 +21,9 @@ const INTRO: &str = "\
 # Ways around, and what becomes of each
 
 Written by `cargo xtask bypass`; do not edit it. Each row is a program in `trustrun-agent/tests/bypass`, towards a place
-that the policy does not allow: first without TrustRun, to know that it works here at all, then as an ordinary user inside
-`trustrun run --strict`, and as root inside `trustrun run` with `default: block` (`--strict` starts nothing as root). The
-far end is the judge: a packet on the wire, a name at the name server, a request at a server. What the program itself says
-counts for nothing.
+that the policy does not allow: first without TrustRun, to know that it works here at all, then as an ordinary user and as
+root inside `trustrun run --strict`. The far end is the judge: a packet on the wire, a name at the name server, a request at
+a server. What the program itself says counts for nothing.
 
 | word | meaning |
 |---|---|
