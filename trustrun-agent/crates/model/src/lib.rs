@@ -8,6 +8,7 @@ mod clock;
 mod flow;
 mod observation;
 mod report;
+mod severity;
 mod text;
 mod verdict;
 
@@ -21,5 +22,6 @@ pub use report::{
     Counters, Coverage, Destination, Exit, Gap, Hook, Limit, LockState, Operator, PolicyFile, PolicyRef, Process,
     QueryRecord, Report, SCHEMA, SelfTest, SessionInfo, ToolInfo, Violation,
 };
+pub use severity::Severity;
 pub use text::{Untrusted, inert_json};
 pub use verdict::{Assurance, Looking, Verdict, judge};

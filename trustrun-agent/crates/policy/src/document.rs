@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::Deserialize;
@@ -10,7 +11,7 @@ use serde_yaml::{Location, Spanned};
 use trustrun_model::{Action, Untrusted};
 
 use crate::{
-    Fault, Pattern, Policy, PolicyError, Private, Rule,
+    Fault, Origin, Pattern, Policy, PolicyError, Private, Rule,
     pattern::shown,
     policy::sha256,
     socket_path,
@@ -47,6 +48,8 @@ struct RawRule {
 struct Text<'a> {
     file: &'a str,
     text: &'a str,
+    /// The file, as each rule has it.
+    document: Arc<str>,
 }
 
 impl Text<'_> {
@@ -63,7 +66,7 @@ pub(crate) fn parse(file: &str, bytes: &[u8]) -> Result<Policy, PolicyError> {
         return Err(PolicyError::invalid(file, text, (1, 1), Fault::Empty));
     }
     let document: Document = yaml::read(file, text)?;
-    build(&Text { file, text }, document, sha256(bytes))
+    build(&Text { file, text, document: file.into() }, document, sha256(bytes))
 }
 
 fn build(text: &Text<'_>, document: Document, sha256: String) -> Result<Policy, PolicyError> {
@@ -82,11 +85,12 @@ fn build(text: &Text<'_>, document: Document, sha256: String) -> Result<Policy, 
         default: action(text, &default)?,
         unix_sockets: unix_sockets(text, document.unix_sockets)?,
         rules: rules.collect::<Result<_, _>>()?,
+        listen: Vec::new(),
     })
 }
 
 fn build_rule(text: &Text<'_>, index: usize, rule: Spanned<RawRule>) -> Result<Rule, PolicyError> {
-    let (line, _) = place(rule.referenced);
+    let (line, column) = place(rule.referenced);
     let at = rule.referenced;
     let rule = rule.value;
     let private = private(text, rule.private, rule.require_private_ip)?;
@@ -110,7 +114,8 @@ fn build_rule(text: &Text<'_>, index: usize, rule: Spanned<RawRule>) -> Result<R
             patterns.push((action, parsed));
         }
     }
-    Ok(Rule { name, line, patterns, private })
+    let origin = Origin { document: text.document.clone(), line, column };
+    Ok(Rule { name, origin, patterns, private, ..Rule::default() })
 }
 
 fn private(

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use trustrun_model::{Action, Protocol};
 
 use crate::{
-    Pattern, Policy, Private, Rule,
+    Pattern, Policy, Rule,
     pattern::{Net, Target, mapped},
 };
 
@@ -103,7 +103,7 @@ impl Policy {
         });
         let patterns = patterns.map(|pattern| (Action::Block, pattern)).collect();
         let mut policy = self.clone();
-        policy.rules.push(Rule { name: ENCRYPTED_DNS.into(), line: 0, patterns, private: Private::Refuse });
+        policy.rules.push(Rule { name: ENCRYPTED_DNS.into(), patterns, ..Rule::default() });
         Cow::Owned(policy)
     }
 }

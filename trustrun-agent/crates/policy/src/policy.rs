@@ -8,24 +8,7 @@ use std::{
 use sha2::{Digest, Sha256};
 use trustrun_model::Action;
 
-use crate::{Matcher, Pattern, Private, Tables, TablesError};
-
-/// Which rule of a policy, from 0. Indices of a policy and of what is compiled from it are the same.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RuleIndex(pub u32);
-
-/// One rule: destinations, each with what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
-    /// Its name, or `rule N` with N from 1.
-    pub name: String,
-    /// The line of the file that it begins on, from 1.
-    pub line: u64,
-    /// In the order of the file, which does not matter.
-    pub patterns: Vec<(Action, Pattern)>,
-    /// Whether names that it lets through may have a private address.
-    pub private: Private,
-}
+use crate::{Matcher, Rule, RuleIndex, Tables, TablesError};
 
 /// What is acceptable, and what to do about the rest.
 ///
@@ -46,6 +29,9 @@ pub struct Policy {
     pub unix_sockets: BTreeSet<PathBuf>,
     /// The rules; a [`RuleIndex`] is an index into them.
     pub rules: Vec<Rule>,
+    /// Rules for accepted connections: patterns are peers' networks with the port that was connected to. Where there is
+    /// none, accepted connections are reported and not judged.
+    pub listen: Vec<Rule>,
 }
 
 impl Policy {
@@ -69,11 +55,12 @@ impl Policy {
         let name = distinct.values().map(|p| p.name.as_str()).collect::<Vec<_>>().join("+");
         let default = distinct.values().map(|p| p.default).max()?;
         let unix_sockets = distinct.values().flat_map(|p| p.unix_sockets.iter().cloned()).collect();
-        let rules = distinct.into_values().flat_map(|policy| {
-            let prefix = policy.name;
-            policy.rules.into_iter().map(move |rule| Rule { name: format!("{prefix}/{}", rule.name), ..rule })
-        });
-        let rules = rules.collect();
+        let (mut rules, mut listen) = (Vec::new(), Vec::new());
+        for policy in distinct.into_values() {
+            let named = |rule: Rule| Rule { name: format!("{}/{}", policy.name, rule.name), ..rule };
+            rules.extend(policy.rules.into_iter().map(named));
+            listen.extend(policy.listen.into_iter().map(named));
+        }
         Some(Self {
             name,
             description: None,
@@ -81,6 +68,7 @@ impl Policy {
             default,
             unix_sockets,
             rules,
+            listen,
         })
     }
 
@@ -93,7 +81,8 @@ impl Policy {
     /// Whether anything can be refused: a `block` or `kill`, the default included.
     #[must_use]
     pub fn enforcing(&self) -> bool {
-        self.default.refuses() || self.rules.iter().any(|r| r.patterns.iter().any(|(action, _)| action.refuses()))
+        let mut patterns = self.rules.iter().chain(&self.listen).flat_map(|rule| &rule.patterns);
+        self.default.refuses() || patterns.any(|(action, _)| action.refuses())
     }
 
     /// The name of a rule of this policy; empty where there is no such rule.

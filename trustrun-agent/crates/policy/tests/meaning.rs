@@ -48,7 +48,7 @@ fn the_example_of_the_design() {
     let policy = parse(LAB);
     assert_eq!((policy.name.as_str(), policy.default), ("cohort-notebook", Action::Block));
     assert_eq!(policy.rules[1].name, "rule 2");
-    assert_eq!(policy.rules[1].line, 10);
+    assert_eq!(policy.rules[1].origin.line, 10);
     assert!(policy.enforcing());
     assert_eq!(policy.sha256.len(), 64);
     let matcher = policy.compile();
