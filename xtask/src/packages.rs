@@ -34,6 +34,8 @@ const FOR_TESTS: &[(Sign, &str)] = &[
     (Sign::Program("ip"), "iproute2"),
     // Rewritten addresses, as in containers.
     (Sign::Program("nft"), "nftables"),
+    // The socket table as macOS has it.
+    (Sign::Program("lsof"), "lsof"),
     // libFuzzer is C++.
     (Sign::Program("c++"), "g++"),
 ];
