@@ -15,12 +15,20 @@ use trustrun_model::{
 
 use super::{Look, Process, Socket, State};
 
+/// A connection that was there at the last look.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    flow: Flow,
+    process: ProcessId,
+    bytes: (u64, u64),
+}
+
 /// What is remembered of the last look.
 #[derive(Debug, Default)]
 pub struct Changes {
     processes: BTreeMap<u32, Process>,
     /// By socket and peer: one UDP socket may have several, one after the other.
-    open: HashMap<(u64, SocketAddr), (Flow, ProcessId)>,
+    open: HashMap<(u64, SocketAddr), Open>,
     listening: HashSet<(Protocol, SocketAddr)>,
     /// How many connections each key has had, so that a number that is used again is another connection.
     sequences: HashMap<u64, u32>,
@@ -31,6 +39,11 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// The ends of all that is still open, when nobody looks any more.
+    pub fn close(&mut self, at: Instants) -> Vec<Observation> {
+        self.since(Look { processes: self.processes.clone(), ..Look::default() }, at)
+    }
+
     /// What happened since the last look. The first look tells what was there at the start.
     pub fn since(&mut self, look: Look, at: Instants) -> Vec<Observation> {
         let mut told = Vec::new();
@@ -84,24 +97,29 @@ impl Changes {
             };
             let process = id(socket.tgid, &look.processes);
             // A number that is used again from another port is another connection; the old one is told as gone below.
-            let same = self.open.get(&(socket.key, peer)).is_some_and(|(flow, _)| flow.local == socket.local);
+            let same = self.open.get(&(socket.key, peer)).is_some_and(|open| open.flow.local == socket.local);
             let known = if same { self.open.remove(&(socket.key, peer)) } else { None };
-            let (flow, process) = known.unwrap_or_else(|| {
+            let mut open = known.unwrap_or_else(|| {
                 let flow = self.opened(socket, peer, listening);
                 let decided = Decided { action: Action::Allow, reason: Reason::Default, enforced: false };
                 told.push(observed(at, process, Fact::Opened { flow, decided }));
                 if socket.state != State::Opening {
                     told.push(observed(at, process, Fact::Established { flow }));
                 }
-                (flow, process)
+                Open { flow, process, bytes: (0, 0) }
             });
-            here.insert((socket.key, peer), (flow, process));
+            if let Some((sent, received)) = socket.bytes {
+                // The acknowledgement of the first packet counts as an octet to who began (`diag`).
+                let first = u64::from(open.flow.direction == Direction::Out);
+                open.bytes = (sent.saturating_sub(first), received);
+            }
+            here.insert((socket.key, peer), open);
         }
         // What is left was there before and is no more.
         let mut gone: Vec<_> = std::mem::replace(&mut self.open, here).into_values().collect();
-        gone.sort_by_key(|(flow, _)| flow.id);
-        for (flow, process) in gone {
-            told.push(observed(at, process, Fact::Closed { flow, sent: 0, received: 0 }));
+        gone.sort_by_key(|open| open.flow.id);
+        for Open { flow, process, bytes: (sent, received) } in gone {
+            told.push(observed(at, process, Fact::Closed { flow, sent, received }));
         }
         let live: HashSet<u64> = look.sockets.iter().map(|socket| socket.key).collect();
         self.unconnected.retain(|key| live.contains(key));
@@ -158,7 +176,7 @@ mod tests {
 
     fn socket(key: u64, state: State, local: &str, peer: Option<&str>) -> Socket {
         let peer = peer.map(|p| p.parse().unwrap());
-        Socket { key, tgid: 7, protocol: Protocol::Tcp, state, local: local.parse().unwrap(), peer }
+        Socket { key, tgid: 7, protocol: Protocol::Tcp, state, local: local.parse().unwrap(), peer, bytes: None }
     }
 
     fn look(sockets: Vec<Socket>) -> Look {
@@ -228,6 +246,20 @@ mod tests {
         let again = Look { processes: BTreeMap::from([(7, process(1, 6))]), ..Look::default() };
         let told = changes.since(again, NOW);
         assert_eq!(kinds(&told), ["exit", "exec"]);
+    }
+
+    #[test]
+    fn a_connection_ends_with_the_octets_that_were_seen_last() {
+        let mut changes = Changes::default();
+        for bytes in [Some((10, 20)), Some((30, 40)), None] {
+            let socket = Socket { bytes, ..socket(1, State::Open, "10.0.0.1:5000", Some("192.0.2.1:443")) };
+            drop(changes.since(look(vec![socket]), NOW));
+        }
+        let told = changes.close(NOW);
+        assert!(
+            matches!(told[..], [Observation { fact: Fact::Closed { sent: 29, received: 40, .. }, .. }]),
+            "{told:?}"
+        );
     }
 
     #[test]

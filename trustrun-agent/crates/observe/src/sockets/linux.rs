@@ -10,7 +10,7 @@ use std::{
 use trustrun_model::Protocol;
 
 use super::{
-    Look, Process, Socket, State,
+    Look, Process, Socket, State, diag,
     proc_net::{self, Entry},
     targets::Candidate,
 };
@@ -73,8 +73,14 @@ impl Linux {
             }
         }
         self.known.retain(|tgid, _| look.processes.contains_key(tgid));
-        for (representative, holders) in spaces.into_values() {
+        let own = inode_of("/proc/self/ns/net");
+        for (space, (representative, holders)) in spaces {
+            let from = look.sockets.len();
             self.tables(representative, &holders, &mut look);
+            // Another namespace's counts would have to be asked for from inside it, which takes privilege.
+            if Some(space) == own {
+                count(&mut look.sockets[from..]);
+            }
         }
         look.sockets.sort_by_key(|socket| (socket.tgid, socket.key));
         look
@@ -109,6 +115,17 @@ impl Linux {
     }
 }
 
+/// Adds the octets of TCP connections; a kernel without inet_diag tells none.
+fn count(sockets: &mut [Socket]) {
+    if !sockets.iter().any(|socket| socket.protocol == Protocol::Tcp && socket.peer.is_some()) {
+        return;
+    }
+    let Ok(counts) = diag::tcp_bytes() else { return };
+    for socket in sockets {
+        socket.bytes = counts.get(&socket.key).map(|bytes| (bytes.sent, bytes.received));
+    }
+}
+
 fn socket(entry: Entry, protocol: Protocol, holders: &HashMap<u64, u32>) -> Option<Socket> {
     let tgid = *holders.get(&entry.inode)?;
     let protocol = match protocol {
@@ -116,7 +133,7 @@ fn socket(entry: Entry, protocol: Protocol, holders: &HashMap<u64, u32>) -> Opti
         other => other,
     };
     let state: State = entry.state?;
-    Some(Socket { key: entry.inode, tgid, protocol, state, local: entry.local, peer: entry.peer })
+    Some(Socket { key: entry.inode, tgid, protocol, state, local: entry.local, peer: entry.peer, bytes: None })
 }
 
 /// What `/proc/PID/stat` says.

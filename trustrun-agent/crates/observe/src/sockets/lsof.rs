@@ -125,7 +125,7 @@ fn socket(tgid: u32, protocol: Protocol, file: &File) -> Option<Option<Socket>> 
         (_, _, false) => State::Unconnected,
     };
     let key = file.device.or(file.inode)?;
-    Some(Some(Socket { key, tgid, protocol, state, local, peer }))
+    Some(Some(Socket { key, tgid, protocol, state, local, peer, bytes: None }))
 }
 
 /// `127.0.0.1:80`, `[::1]:80`, `*:80`, `*:*`; macOS writes a scope behind an IPv6 address (`[fe80::1%en0]:80`).

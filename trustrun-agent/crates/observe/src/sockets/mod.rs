@@ -7,6 +7,8 @@
 
 mod changes;
 #[cfg(target_os = "linux")]
+pub mod diag;
+#[cfg(target_os = "linux")]
 mod linux;
 pub mod lsof;
 pub mod proc_net;
@@ -50,6 +52,8 @@ pub struct Socket {
     pub local: SocketAddr,
     /// The other end, where there is one.
     pub peer: Option<SocketAddr>,
+    /// Octets sent and received so far, where the table has them.
+    pub bytes: Option<(u64, u64)>,
 }
 
 /// One process of one look.
