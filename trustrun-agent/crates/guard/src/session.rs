@@ -1,37 +1,27 @@
 //! The guard process: root, single-threaded, never stopped by the terminal.
 
+mod end;
+mod prepare;
+
 use std::{
-    net::TcpListener,
     os::fd::AsFd as _,
     time::{Duration, Instant},
 };
 
 use nix::{
-    errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::{
-        resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit},
-        signal::Signal,
-        socket::MsgFlags,
-        wait::{WaitPidFlag, WaitStatus, waitpid},
-    },
-    unistd::{Pid, setsid},
+    sys::{socket::MsgFlags, wait::waitpid},
+    unistd::Pid,
 };
-use trustrun_common::{Address, Config, counter};
 
+use self::prepare::{Prepared, prepare, stand_alone};
+pub(crate) use self::prepare::{first_config, lift_limits, observe_all};
 use crate::{
-    CGROUP_GONE, Cgroup, Channel, Engine, EngineLink, FinalFlow, GuardError, Note, Order, Plan, cgroup::Held,
-    links::Watch, load::Loaded, sys,
+    CGROUP_GONE, Cgroup, Channel, Engine, GuardError, Note, Order, Plan, cgroup::Held, links::Watch, load::Loaded, sys,
 };
 
-/// How long the rest of the cgroup may live on after the first child.
-const GRACE: Duration = Duration::from_secs(10);
-/// How long it may when somebody asked for the end: a Ctrl-C reaches the rest too, and it may be about to end.
-const CUT_SHORT: Duration = Duration::from_secs(1);
 /// How long the engine may take for its report.
 const REPORT: Duration = Duration::from_secs(60);
-/// Open files: maps, programs, the database and connections of the resolver for DNS over TCP.
-const MOST_FILES: u64 = 65_536;
 /// Milliseconds until it is looked again whether the hooks are there, where nothing else happens.
 const ASK: u16 = 1000;
 /// How often old bindings are forgotten.
@@ -253,243 +243,6 @@ impl Session {
             let _ = self.binder.note(Note::Go);
         }
     }
-
-    /// Waits for the rest of the cgroup; whether it is empty. A second word of the foreground process cuts it short.
-    fn rest(&mut self, lost: bool) -> bool {
-        let mut end = if self.wait_all || lost { None } else { Some(Instant::now() + GRACE) };
-        loop {
-            if self.cgroup.wait_empty(Duration::from_millis(50)) {
-                return true;
-            }
-            self.serve_binder();
-            self.check_hooks();
-            if !lost && self.foreground.read(MsgFlags::MSG_DONTWAIT).is_some() {
-                let soon = Instant::now() + CUT_SHORT;
-                end = Some(end.map_or(soon, |e| e.min(soon)));
-            }
-            let mut fds = [PollFd::new(self.engine.as_fd(), PollFlags::POLLIN)];
-            while matches!(poll(&mut fds, PollTimeout::ZERO), Ok(n) if n > 0) {
-                if !self.serve_engine() {
-                    break;
-                }
-                fds = [PollFd::new(self.engine.as_fd(), PollFlags::POLLIN)];
-            }
-            if end.is_some_and(|e| Instant::now() > e) {
-                return false;
-            }
-        }
-    }
-
-    /// Names what outlived the first child; whether the engine heard it.
-    fn leftovers(&mut self) -> bool {
-        self.cgroup.processes().into_iter().all(|tgid| self.tell(Note::Leftover { tgid }))
-    }
-
-    /// Tells the engine something, and serves it meanwhile: it may wait for us as we wait for it. False if it is gone
-    /// or stopped.
-    fn tell(&mut self, note: Note) -> bool {
-        let end = Instant::now() + REPORT;
-        loop {
-            match self.engine.try_note(note) {
-                Ok(true) => return true,
-                Ok(false) if Instant::now() < end => {}
-                _ => return false,
-            }
-            let mut fds = [PollFd::new(self.engine.as_fd(), PollFlags::POLLIN | PollFlags::POLLOUT)];
-            let _ = poll(&mut fds, PollTimeout::from(100u8));
-            let spoke = fds[0].revents().is_some_and(|r| r.intersects(PollFlags::POLLIN | PollFlags::POLLHUP));
-            if spoke && !self.serve_engine() {
-                return false;
-            }
-        }
-    }
-
-    /// Tells the engine what only the maps know, and that it is over; whether it heard that. A stopped engine does not.
-    fn last_words(&mut self, status: Option<i32>) -> bool {
-        for (cookie, s) in self.loaded.sockets() {
-            let peer = socket(s.peer, s.port);
-            if s.protocol == 6 && s.sequence != 0 {
-                let flow = trustrun_model::FlowId { cookie, sequence: s.sequence };
-                let protocol = trustrun_model::Protocol::Tcp;
-                let f = FinalFlow { flow, protocol, peer, sent: s.sent, received: s.received };
-                if !self.tell(Note::Final(f)) {
-                    return false;
-                }
-            }
-        }
-        for (key, d) in self.loaded.datagrams() {
-            if key.pad == [0; 3] {
-                let flow = trustrun_model::FlowId { cookie: key.cookie, sequence: d.sequence };
-                let protocol = trustrun_model::Protocol::Udp;
-                let peer = socket(key.peer, key.port);
-                let f = FinalFlow { flow, protocol, peer, sent: d.sent, received: d.received };
-                if !self.tell(Note::Final(f)) {
-                    return false;
-                }
-            }
-        }
-        // What cannot be read must not look like zero.
-        let counters = self.loaded.counters().unwrap_or_else(|_| {
-            let mut unread = [0; counter::COUNT as usize];
-            unread[counter::UNREAD as usize] = 1;
-            unread
-        });
-        let lost = self.watch.lost();
-        self.tell_lost_hooks(lost) && self.tell(Note::Counters(counters)) && self.tell(Note::Finish { status })
-    }
-
-    /// Waits for the engine; its exit code.
-    fn engine_ended(&mut self, most: Duration) -> Option<i32> {
-        let end = Instant::now() + most;
-        while Instant::now() < end {
-            match waitpid(self.engine_pid, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => {}
-                Ok(WaitStatus::Exited(_, code)) => return Some(code),
-                _ => return None,
-            }
-            // Readable when the engine speaks or is gone.
-            let mut fds = [PollFd::new(self.engine.as_fd(), PollFlags::POLLIN)];
-            let _ = poll(&mut fds, PollTimeout::from(20u8));
-            if !self.serve_engine() {
-                // It has closed its end, which stays readable from then on, and is about to end.
-                let _ = poll(&mut [], PollTimeout::from(1u8));
-            }
-        }
-        let _ = nix::sys::signal::kill(self.engine_pid, Signal::SIGKILL);
-        let _ = waitpid(self.engine_pid, None);
-        None
-    }
-}
-
-/// Settings for the canary: everything is seen, counted, and let through.
-pub(crate) fn first_config(plan: &Plan, cgroup: &Cgroup, loaded: &Loaded) -> Config {
-    Config {
-        cgroup: cgroup.id,
-        dns_grace: u64::try_from(plan.dns_grace.as_nanos()).unwrap_or(u64::MAX),
-        level: cgroup.level,
-        mode: trustrun_common::MODE_OBSERVE,
-        default_action: plan.tables.as_ref().map_or(trustrun_common::ACTION_ALLOW, |t| t.default).into(),
-        kinds: plan.kinds,
-        counting: 1,
-        offsets: loaded.offsets,
-        ..Config::default()
-    }
-}
-
-/// What there is before the engine is forked.
-struct Prepared {
-    watch: Watch,
-    ours: Channel,
-    binder: Channel,
-    link: EngineLink,
-}
-
-/// Pins what is attached, proves that it sees, arms it, and opens what the engine needs.
-fn prepare(
-    loaded: &mut Loaded,
-    plan: &Plan,
-    (cgroup, no_scope): (&Cgroup, Option<String>),
-    mut ring: trustrun_observe::Ring,
-    mut config: Config,
-    attached_ns: i64,
-) -> Result<Prepared, GuardError> {
-    loaded.pin(&plan.session, cgroup)?;
-    let watch = loaded.watch(cgroup.id)?;
-    // Not every kernel has it; whether it sees is for the canary to say.
-    let _ = loaded.watch_unix();
-    let unix = crate::selftest::run(loaded, &mut ring, cgroup)?;
-    // The canary's events are not the session's.
-    config.mode = trustrun_common::MODE_OFF;
-    config.counting = 0;
-    loaded.configure(&config)?;
-    ring.drain(usize::MAX, |_| {});
-    loaded.reset_counters()?;
-    config.mode = if plan.enforce { trustrun_common::MODE_ENFORCE } else { trustrun_common::MODE_OBSERVE };
-    // Without a policy nothing is judged, and watching changes nothing: DNS over TCP goes where it went.
-    let dns = if plan.tables.is_some() { dns_listeners(&mut config) } else { [None, None] };
-    loaded.configure(&config)?;
-    let (ours, theirs) = Channel::pair()?;
-    let (binder, bind) = Channel::pair()?;
-    let raw = [sys::raw_socket(false).ok(), sys::raw_socket(true).ok()];
-    let cgroup = cgroup.below.clone();
-    let link = EngineLink { ring, dns, binder: Some(bind), guard: theirs, raw, attached_ns, unix, cgroup, no_scope };
-    Ok(Prepared { watch, ours, binder, link })
-}
-
-/// Takes nothing over from the caller that is meant for its command: terminal, pipes, signals and limits.
-fn stand_alone() {
-    let _ = setsid();
-    sys::release_pipes();
-    for signal in [
-        Signal::SIGINT,
-        Signal::SIGQUIT,
-        Signal::SIGTSTP,
-        Signal::SIGHUP,
-        Signal::SIGTERM,
-        Signal::SIGPIPE,
-        Signal::SIGXCPU,
-        Signal::SIGXFSZ,
-    ] {
-        sys::ignore(signal);
-    }
-    // Who ignores it cannot wait for its children.
-    sys::default_action(Signal::SIGCHLD);
-    lift_limits();
-}
-
-/// Gives the guard the memory, files and processor time that it needs, whatever its caller may have.
-pub(crate) fn lift_limits() {
-    for limit in [
-        Resource::RLIMIT_AS,
-        Resource::RLIMIT_CPU,
-        Resource::RLIMIT_DATA,
-        Resource::RLIMIT_FSIZE,
-        Resource::RLIMIT_MEMLOCK,
-        Resource::RLIMIT_NPROC,
-    ] {
-        lift(limit, RLIM_INFINITY);
-    }
-    lift(Resource::RLIMIT_NOFILE, MOST_FILES);
-}
-
-/// Lifts a limit, or where a root may not do that (a container's) as far as it goes.
-fn lift(limit: Resource, to: u64) {
-    if setrlimit(limit, to, to).is_err()
-        && let Ok((_, most)) = getrlimit(limit)
-    {
-        let _ = setrlimit(limit, most, most);
-    }
-}
-
-/// Listens for the target's DNS over TCP, and notes the ports.
-fn dns_listeners(config: &mut Config) -> [Option<TcpListener>; 2] {
-    let listen = |at: &str| {
-        let listener = TcpListener::bind(at).ok()?;
-        let port = listener.local_addr().ok()?.port();
-        Some((listener, u32::from(port)))
-    };
-    let (v4, v6) = (listen("127.0.0.1:0"), listen("[::1]:0"));
-    config.dns_tcp_v4 = u32::from_ne_bytes([127, 0, 0, 1]);
-    config.dns_tcp_port = v4.as_ref().map_or(0, |(_, port)| *port);
-    config.dns_tcp6_port = v6.as_ref().map_or(0, |(_, port)| *port);
-    [v4.map(|(l, _)| l), v6.map(|(l, _)| l)]
-}
-
-pub(crate) fn observe_all() -> trustrun_policy::Tables {
-    trustrun_policy::Tables {
-        names: Vec::new(),
-        nets: Vec::new(),
-        private: Vec::new(),
-        ports: Vec::new(),
-        default: trustrun_common::ACTION_ALLOW,
-        rules: Vec::new(),
-    }
-}
-
-fn socket(address: Address, port: u16) -> std::net::SocketAddr {
-    let v6 = std::net::Ipv6Addr::from(address);
-    let ip = v6.to_ipv4_mapped().map_or(std::net::IpAddr::V6(v6), std::net::IpAddr::V4);
-    std::net::SocketAddr::new(ip, port)
 }
 
 fn clock(id: nix::time::ClockId) -> i64 {

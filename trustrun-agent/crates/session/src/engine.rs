@@ -6,7 +6,9 @@
 mod claims;
 mod lookups;
 mod refusals;
+mod unconnected;
 mod unix;
+mod words;
 
 use std::{
     collections::HashMap,
@@ -121,43 +123,7 @@ pub struct Engine {
     /// The name that belongs to the last observation, for its stored row.
     pub(crate) last_host: Option<Rc<str>>,
     pub(crate) last_rule: Option<Rc<str>>,
-    internal: Words,
-}
-
-/// Rules of our own, shared.
-#[derive(Debug)]
-struct Words {
-    default: Rc<str>,
-    none: Rc<str>,
-    internal: Rc<str>,
-    resolver: Rc<str>,
-    accepted: Rc<str>,
-    mismatch: Rc<str>,
-    unreadable: Rc<str>,
-    quic: Rc<str>,
-    kind: Rc<str>,
-    full: Rc<str>,
-    fake: Rc<str>,
-    encrypted_dns: Rc<str>,
-}
-
-impl Words {
-    fn new() -> Self {
-        Self {
-            default: "default".into(),
-            none: "no policy".into(),
-            internal: "internal".into(),
-            resolver: "resolver".into(),
-            accepted: "accepted".into(),
-            mismatch: "name mismatch".into(),
-            unreadable: "name unreadable".into(),
-            quic: "quic".into(),
-            kind: "socket kind".into(),
-            full: "table full".into(),
-            fake: "source port 53".into(),
-            encrypted_dns: trustrun_policy::ENCRYPTED_DNS.into(),
-        }
-    }
+    internal: words::Words,
 }
 
 impl Engine {
@@ -184,7 +150,7 @@ impl Engine {
             refusals: refusals::Refusals::default(),
             last_host: None,
             last_rule: None,
-            internal: Words::new(),
+            internal: words::Words::new(),
         }
     }
 
@@ -320,22 +286,6 @@ impl Engine {
         }
     }
 
-    fn word(&self, reason: Reason) -> Rc<str> {
-        Rc::clone(match reason {
-            Reason::Default | Reason::Rule => &self.internal.default,
-            Reason::Internal => &self.internal.internal,
-            Reason::Resolver => &self.internal.resolver,
-            Reason::Accepted => &self.internal.accepted,
-            Reason::Mismatch => &self.internal.mismatch,
-            Reason::Claim | Reason::Unreadable => &self.internal.unreadable,
-            Reason::Quic => &self.internal.quic,
-            Reason::Kind => &self.internal.kind,
-            Reason::Full => &self.internal.full,
-            Reason::FakeResolver => &self.internal.fake,
-            Reason::EncryptedDns => &self.internal.encrypted_dns,
-        })
-    }
-
     fn decide_again(&mut self, flow: &Flow, decided: &Decided, at: Instants) -> Rc<str> {
         let Some(m) = &self.judge.policy else { return Rc::clone(&self.internal.none) };
         let (ip, port, protocol) = (flow.peer.ip(), flow.peer.port(), flow.protocol);
@@ -435,52 +385,5 @@ impl Engine {
             process: open.process,
         };
         self.ledger.connection(key, share);
-    }
-
-    fn packet(&mut self, o: &Observation, protocol: Protocol, peer: SocketAddr, decided: &Decided) -> Option<Reaction> {
-        let id = FlowId { cookie: 0, sequence: 0 };
-        let local = SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0);
-        let flow = Flow { id, protocol, direction: Direction::Out, local, peer };
-        let process = self.who(o.process, Some(&flow));
-        let (host, evidence) = self.name(&flow, o.at);
-        let rule = self.explain(&flow, decided, o.at);
-        let open = Open {
-            flow,
-            at: o.at,
-            host,
-            evidence,
-            claim: None,
-            beyond: None,
-            said: None,
-            unread: false,
-            action: decided.action,
-            rule,
-            process,
-            gather: None,
-        };
-        let reaction = self.violated(o.at, &open, decided);
-        self.fold(open, 0, 0, o.at);
-        reaction
-    }
-
-    fn socket(&mut self, o: &Observation, what: (u16, u16, u16), decided: &Decided) -> Option<Reaction> {
-        let process = self.who(o.process, None);
-        if !decided.action.violates() || self.judge.policy.is_none() || !decided.enforced {
-            // Created under observation: its packets are judged one by one at egress.
-            return None;
-        }
-        let (family, kind, protocol) = what;
-        self.ledger.breach(Breach {
-            at: o.at.wall_ns,
-            action: decided.action,
-            host: None,
-            address: None,
-            port: 0,
-            protocol: format!("socket({family}, {kind}, {protocol})"),
-            rule: Rc::clone(&self.internal.kind),
-            process,
-            suggestion: suggest::socket(kind),
-        });
-        None
     }
 }

@@ -1,109 +1,23 @@
 //! The report: what the engine folded, what the guard counted, and the verdict.
 
+mod given;
+mod limits;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use trustrun_common::{HOOK_NAMES, counter};
 use trustrun_guard::{CGROUP_GONE, locks::Held};
 use trustrun_model::{
-    Assurance, Counters, Coverage, Exit, Hook, Instants, Limit, LockState, Looking, Operator, PolicyRef, Report,
-    SCHEMA, SelfTest, SensorKind, SessionInfo, judge, rfc3339,
+    Assurance, Counters, Coverage, Exit, Hook, Looking, Report, SCHEMA, SelfTest, SensorKind, SessionInfo, judge,
+    rfc3339,
 };
 use trustrun_observe::Clock;
 
+pub use self::given::{Facts, Final, LostHook};
+use self::limits::limits;
 use crate::{Engine, Judge, about_host, host};
-
-/// What is known of a session when it starts.
-#[derive(Clone, Debug)]
-pub struct Facts {
-    /// Its id.
-    pub id: String,
-    /// The command, redacted.
-    pub command: Vec<String>,
-    /// The command's executable, to hash; empty if it was not found.
-    pub executable: String,
-    /// The user that the target runs as.
-    pub user: String,
-    /// Who ran the tool.
-    pub operator: Operator,
-    /// The policy.
-    pub policy: Option<PolicyRef>,
-    /// Whether the kernel refuses.
-    pub enforce: bool,
-    /// The command's locks as far as this host can hold them; none where nothing is refused.
-    pub locks: Vec<LockState>,
-    /// What leads around the session by the operator's own choice: standard descriptors, sockets that the policy lets in.
-    pub doors: Vec<Limit>,
-    /// What the command was given whose traffic cannot be seen.
-    pub from_outside: Vec<String>,
-    /// A mode that can never pass, and why (`--best-effort`).
-    pub no_pass: Option<String>,
-    /// Resolvers whose answers are believed.
-    pub resolvers: Vec<String>,
-    /// Nanoseconds since the epoch.
-    pub started_ns: i64,
-}
-
-impl Facts {
-    /// What kind of looking it is, before it is known which locks the command took upon itself.
-    #[must_use]
-    pub fn assurance(&self) -> Assurance {
-        if self.enforce { Assurance::Enforced } else { Assurance::Observed }
-    }
-
-    /// The locks that the command was under: those that this host can hold and that it told of itself.
-    fn locks(&self, held: Held) -> Vec<LockState> {
-        let locks = self.locks.iter().enumerate().map(|(place, lock)| {
-            let held = lock.held && held.has(place);
-            let reason = lock.reason.clone().or_else(|| (!held).then(|| "the command did not come under it".into()));
-            LockState { held, reason: reason.filter(|_| !held), ..lock.clone() }
-        });
-        locks.collect()
-    }
-}
-
-/// A hook that was lost while the target ran.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LostHook {
-    /// Its place in [`HOOK_NAMES`].
-    pub hook: u32,
-    /// When that was noticed, nanoseconds since the epoch.
-    pub noticed_ns: i64,
-}
-
-/// What is known when it ends.
-#[derive(Clone, Debug)]
-pub struct Final {
-    /// Whether it was watched until its end, so that a report on it can be made at all.
-    pub watched: bool,
-    /// The first child's wait status; `None` if the foreground process was lost.
-    pub status: Option<i32>,
-    /// The kernel's counters.
-    pub counters: [u64; counter::COUNT as usize],
-    /// Records that came out of the ring.
-    pub received: u64,
-    /// Events of the agent's own resolver, beside those of the ring.
-    pub own: u64,
-    /// Records that could not be decoded.
-    pub undecoded: u64,
-    /// Rows that reached the store.
-    pub stored: u64,
-    /// Rows that did not, by stage.
-    pub dropped: BTreeMap<String, u64>,
-    /// Processes that outlived the first child and its grace.
-    pub leftovers: Vec<u32>,
-    /// Hooks that somebody else took off or changed.
-    pub lost_hooks: Vec<LostHook>,
-    /// The locks that the command told that it is under.
-    pub held: Held,
-    /// Whether what crosses the session's border over unix sockets was seen.
-    pub unix: bool,
-    /// When the hooks were attached, nanoseconds since the epoch.
-    pub attached_ns: i64,
-    /// Why systemd made no scope for the session, where it should have.
-    pub no_scope: Option<String>,
-    /// Now.
-    pub at: Instants,
-}
 
 /// The report of a session whose engine cannot tell: that the command ran, how it ended, and that nothing is known
 /// about what it did. It affirms no coverage, and is `incomplete` also without a policy (see [`judge`]).
@@ -299,160 +213,5 @@ fn coverage(facts: &Facts, last: &Final) -> Coverage {
         self_test: SelfTest::Passed,
         resolvers: facts.resolvers.clone(),
         locks: facts.locks(last.held),
-    }
-}
-
-/// Ways out and blind spots of this sensor, whether or not they were used.
-fn limits(facts: &Facts, locks: &[LockState], last: &Final) -> Vec<Limit> {
-    let limit = |kind: &str, detail: &str| Limit { kind: kind.into(), detail: detail.into() };
-    let held = |name: &str| locks.iter().any(|l| l.name == name && l.held);
-    let mut out = Vec::new();
-    let hidden = ["private-run", "unix-sockets", "abstract-sockets", "other-processes"].into_iter().all(held);
-    match (last.unix, hidden) {
-        (true, _) => out.push(limit(
-            "local-services",
-            "what a process outside does on the command's behalf is that process's traffic; a command that reaches one \
-             over a unix socket is told (unix-socket-outside), one that does so through files is not",
-        )),
-        (false, true) => out.push(limit(
-            "later-sockets",
-            "a process outside that helps the command can make a unix socket in a folder that both see, after the \
-             start, and carry bytes for it; this kernel cannot tell (Linux 6.3 can)",
-        )),
-        (false, false) => out.push(limit(
-            "local-services",
-            "what a local service does on the command's behalf (over a unix socket: container engine, D-Bus, name \
-             service) is that service's traffic, not the command's; this kernel cannot tell who is reached (6.3 can)",
-        )),
-    }
-    out.push(limit(
-        "helpers-outside",
-        "a process outside that means to help the command can carry bytes for it through files, named pipes or shared \
-         memory, which nothing here sees",
-    ));
-    out.push(limit(
-        "inside-tls",
-        "what is asked for inside TLS is not seen: a server that answers for several names (domain fronting, encrypted \
-         hellos) can be asked for another than the one that was allowed",
-    ));
-    if facts.user == "root" {
-        out.push(limit(
-            "root-target",
-            "the command ran as root, who can have others act for it (cron, raw devices, other services); run it as an \
-             ordinary user: --run-as",
-        ));
-    }
-    if let Some(why) = &last.no_scope {
-        out.push(limit(
-            "outside-slice",
-            &format!(
-                "limits of the caller's slice did not hold for the command, since systemd made no scope for it: {why}"
-            ),
-        ));
-    }
-    if !facts.enforce {
-        out.push(limit(
-            "packet-sockets",
-            "with CAP_NET_RAW a command can send frames (AF_PACKET, AF_XDP, AF_VSOCK) that the cgroup hooks do not see; \
-             an enforcing policy refuses those sockets",
-        ));
-    }
-    out.extend(facts.doors.iter().cloned());
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use trustrun_common::hook;
-    use trustrun_model::Verdict;
-
-    use super::*;
-
-    fn facts() -> Facts {
-        Facts {
-            id: "s".into(),
-            command: Vec::new(),
-            executable: String::new(),
-            user: String::new(),
-            operator: Operator::default(),
-            policy: Some(PolicyRef::default()),
-            enforce: true,
-            locks: Vec::new(),
-            doors: Vec::new(),
-            from_outside: Vec::new(),
-            no_pass: None,
-            resolvers: Vec::new(),
-            started_ns: 0,
-        }
-    }
-
-    #[test]
-    fn a_session_whose_engine_is_lost_is_incomplete_with_and_without_a_policy() {
-        for policy in [None, Some(PolicyRef::default())] {
-            let facts = Facts { policy, enforce: false, ..facts() };
-            let report = unwatched(&facts, 0, "agent-lost", "it was ended");
-            assert_eq!((report.verdict, report.gaps[0].kind.as_str()), (Verdict::Incomplete, "agent-lost"));
-        }
-    }
-
-    #[test]
-    fn whatever_the_kernel_or_the_guard_counted_as_lost_is_no_pass() {
-        let facts = facts();
-        let report = |lost: Option<u32>, lost_hooks: Vec<LostHook>| {
-            let judge = crate::Judge {
-                cgroup: String::new(),
-                policy: None,
-                enforce: true,
-                search: Vec::new(),
-                resolvers: Vec::new(),
-                hosts: Vec::new(),
-                dns_grace: std::time::Duration::ZERO,
-                doors: crate::Doors::default(),
-            };
-            let mut counters = [0; counter::COUNT as usize];
-            lost.into_iter().for_each(|i| counters[i as usize] = 1);
-            let last = Final {
-                watched: true,
-                status: Some(0),
-                counters,
-                received: 0,
-                own: 0,
-                undecoded: 0,
-                stored: 0,
-                dropped: BTreeMap::new(),
-                leftovers: Vec::new(),
-                lost_hooks,
-                held: Held::default(),
-                unix: false,
-                attached_ns: 0,
-                no_scope: None,
-                at: Instants::default(),
-            };
-            Engine::new(judge).finish(&facts, &last)
-        };
-        let verdict = |lost| report(lost, Vec::new()).verdict;
-        assert_eq!(verdict(None), Verdict::Pass);
-        for lost in [
-            counter::EMITTED,
-            counter::BINDINGS_FULL,
-            counter::SOCKETS_FULL,
-            counter::DATAGRAMS_FULL,
-            counter::GATHER_FULL,
-            counter::UNREADABLE,
-            counter::CLOBBERED,
-            counter::TASKS_FULL,
-            counter::UNREAD,
-        ] {
-            assert_eq!(verdict(Some(lost)), Verdict::Incomplete, "counter {lost}");
-        }
-        let of = |hook, noticed_ns| LostHook { hook, noticed_ns };
-        let r = report(None, vec![of(hook::EGRESS, 1_000_000_000), of(hook::CONNECT4, 2_000_000_000)]);
-        assert_eq!((r.verdict, r.gaps.len(), r.gaps[0].count), (Verdict::Incomplete, 1, 2));
-        assert!(r.gaps[0].detail.contains("egress, connect4"), "{}", r.gaps[0].detail);
-        let r = report(None, vec![of(CGROUP_GONE, 1)]);
-        assert_eq!((r.verdict, r.gaps[0].kind.as_str()), (Verdict::Incomplete, "cgroup-removed"));
-        let r = report(None, vec![of(hook::EGRESS, 1_000_000_000), of(hook::CONNECT4, 2_000_000_000)]);
-        let until: Vec<&str> = r.coverage.hooks.iter().map(|h| h.detached_at.as_str()).collect();
-        assert!(until[hook::EGRESS as usize].contains(":01") && until[hook::CONNECT4 as usize].contains(":02"));
     }
 }
