@@ -7,13 +7,62 @@ mod harness;
 
 use std::{os::unix::process::CommandExt as _, process::Command};
 
-use harness::{BLOCK, Case, FarEnd, Parts, Ran, SOON, gone, have, left_behind, send, status, wait_for};
+use harness::{BLOCK, Case, FarEnd, Parts, Ran, Running, SOON, gone, have, left_behind, send, status, wait_for};
 use nix::sys::signal::Signal;
 use trustrun_lab::wait_until;
 
-fn case() -> Option<Case> {
-    have(&["python3", "prlimit"]).then(Case::new).flatten()
+/// A session under way whose command waits for `go`: one place is allowed and one refused, both are looked at.
+struct Scene {
+    case: Case,
+    allowed: FarEnd,
+    refused: FarEnd,
+    running: Running,
+    parts: Parts,
 }
+
+impl Scene {
+    /// Starts `work(allowed, refused)` with these options; `None` after a skip.
+    fn begin(options: &[&str], work: impl Fn(u16, u16) -> String) -> Option<Self> {
+        let case = have(&["python3", "prlimit"]).then(Case::new).flatten()?;
+        let (allowed, refused) = (FarEnd::new(), FarEnd::new());
+        let case = case.policy(&only(allowed.port())).with(options);
+        let running = case.start(&["python3", "-c", &program(&work(allowed.port(), refused.port()))]);
+        wait_for(&case.path("up"));
+        let parts = Parts::of(running.id());
+        Some(Self { case, allowed, refused, running, parts })
+    }
+
+    /// Lets the command do its work; it is done when this returns.
+    fn work(&self) {
+        self.case.file("go", "");
+        wait_for(&self.case.path("done"));
+    }
+
+    /// What was allowed got through and what was refused did not, in the command's eyes and at the far ends.
+    #[track_caller]
+    fn guarded(&self) {
+        let arrived = (self.allowed.arrived(), self.refused.arrived());
+        assert_eq!((self.case.read("result"), arrived), ("[True, False]".into(), (1, 0)));
+    }
+
+    /// Lets the command end.
+    #[track_caller]
+    fn end(self) -> (Case, Parts, Ran) {
+        self.case.file("stop", "");
+        let ran = self.running.end_within(3 * SOON);
+        ran.exits(3);
+        (self.case, self.parts, ran)
+    }
+}
+
+/// Python that tries both places.
+fn try_both(allowed: u16, refused: u16) -> String {
+    format!("say('result', [tcp({allowed}), tcp({refused})])\n")
+}
+
+/// Python that sends to 119,998 peers, each of which is a connection.
+const FLOOD: &str = "u = socket.socket(type=socket.SOCK_DGRAM)\n\
+    for host in ('127.0.0.1', '127.0.0.2'):\n    for port in range(1, 60000):\n        u.sendto(b'x', (host, port))\n";
 
 /// A python program that says `up`, waits for `go`, does `work`, says `done`, and waits for `stop`. It ends with 3.
 /// `tcp(port)` says whether it was let through.
@@ -67,48 +116,28 @@ fn balanced(ran: &Ran) -> u64 {
 
 #[test]
 fn with_a_stopped_guard_blocked_stays_blocked_and_allowed_works() {
-    let Some(case) = case() else { return };
-    let (allowed, refused) = (FarEnd::new(), FarEnd::new());
-    let case = case.policy(&only(allowed.port()));
-    let work = format!("say('result', [tcp({}), tcp({})])", allowed.port(), refused.port());
-    let running = case.start(&["python3", "-c", &program(&work)]);
-    wait_for(&case.path("up"));
-    let parts = Parts::of(running.id());
-    send(parts.guard, Signal::SIGSTOP);
-    case.file("go", "");
-    wait_for(&case.path("done"));
-    assert_eq!((case.read("result"), allowed.arrived(), refused.arrived()), ("[True, False]".into(), 1, 0));
-    send(parts.guard, Signal::SIGCONT);
-    case.file("stop", "");
-    let ran = running.end();
-    ran.exits(3).verdict("fail");
+    let Some(scene) = Scene::begin(&[], try_both) else { return };
+    send(scene.parts.guard, Signal::SIGSTOP);
+    scene.work();
+    scene.guarded();
+    send(scene.parts.guard, Signal::SIGCONT);
+    let (_, _, ran) = scene.end();
+    ran.verdict("fail");
     assert_eq!(balanced(&ran), 0);
     assert!(ran.gaps().is_empty(), "{}", ran.report()["gaps"]);
 }
 
 #[test]
 fn an_engine_that_stays_stopped_is_given_up_and_nothing_passes() {
-    let Some(case) = case() else { return };
-    let (allowed, refused) = (FarEnd::new(), FarEnd::new());
-    let case = case.policy(&only(allowed.port()));
     // More peers than words fit into the channel to the engine: each would wait for it.
-    let work = format!(
-        "u = socket.socket(type=socket.SOCK_DGRAM)\n\
-         for port in range(20000, 20600):\n    u.sendto(b'x', ('127.0.0.1', port))\n\
-         say('result', [tcp({}), tcp({})])",
-        allowed.port(),
-        refused.port()
-    );
-    let running = case.start(&["python3", "-c", &program(&work)]);
-    wait_for(&case.path("up"));
-    let parts = Parts::of(running.id());
-    send(parts.engine, Signal::SIGSTOP);
-    case.file("go", "");
-    wait_for(&case.path("done"));
-    assert_eq!((case.read("result"), allowed.arrived(), refused.arrived()), ("[True, False]".into(), 1, 0));
-    case.file("stop", "");
-    let ran = running.end_within(3 * SOON);
-    ran.exits(3).says("INCOMPLETE").says("engine").verdict("incomplete");
+    let flood = "u = socket.socket(type=socket.SOCK_DGRAM)\n\
+                 for port in range(20000, 20600):\n    u.sendto(b'x', ('127.0.0.1', port))\n";
+    let Some(scene) = Scene::begin(&[], |a, r| flood.to_owned() + &try_both(a, r)) else { return };
+    send(scene.parts.engine, Signal::SIGSTOP);
+    scene.work();
+    scene.guarded();
+    let (_, parts, ran) = scene.end();
+    ran.says("INCOMPLETE").says("engine").verdict("incomplete");
     assert_eq!(ran.gaps(), ["agent-lost"]);
     assert!(gone(parts.engine) && gone(parts.guard));
     assert!(left_behind(&ran.session()).is_empty());
@@ -116,47 +145,29 @@ fn an_engine_that_stays_stopped_is_given_up_and_nothing_passes() {
 
 #[test]
 fn what_a_small_ring_loses_is_counted_and_never_a_pass() {
-    let Some(case) = case() else { return };
-    let (allowed, refused) = (FarEnd::new(), FarEnd::new());
-    let case = case.policy(&only(allowed.port())).with(&["--ring-bytes", "65536"]);
     // Allowed traffic alone: without the loss this would be a pass.
     let work = "u = socket.socket(type=socket.SOCK_DGRAM)\n\
                 for port in range(20000, 24000):\n    u.sendto(b'x', ('127.0.0.1', port))\n";
-    let running = case.start(&["python3", "-c", &program(work)]);
-    wait_for(&case.path("up"));
-    let parts = Parts::of(running.id());
-    send(parts.engine, Signal::SIGSTOP);
-    case.file("go", "");
-    wait_for(&case.path("done"));
-    send(parts.engine, Signal::SIGCONT);
-    case.file("stop", "");
-    let ran = running.end();
-    ran.exits(3).says("INCOMPLETE").verdict("incomplete");
+    let Some(scene) = Scene::begin(&["--ring-bytes", "65536"], |_, _| work.into()) else { return };
+    send(scene.parts.engine, Signal::SIGSTOP);
+    scene.work();
+    send(scene.parts.engine, Signal::SIGCONT);
+    assert_eq!((scene.allowed.arrived(), scene.refused.arrived()), (0, 0));
+    let (_, _, ran) = scene.end();
+    ran.says("INCOMPLETE").verdict("incomplete");
     assert!(ran.gaps().contains(&"events-dropped".to_owned()), "{}", ran.report()["gaps"]);
     assert!(balanced(&ran) > 2000);
     assert!(ran.report()["counters"]["dropped"]["ring"].as_u64().unwrap() > 2000);
-    assert_eq!((allowed.arrived(), refused.arrived()), (0, 0));
 }
 
 #[test]
 fn a_ring_that_overflows_refuses_nothing_allowed_and_allows_nothing_refused() {
-    let Some(case) = case() else { return };
-    let (allowed, refused) = (FarEnd::new(), FarEnd::new());
-    let case = case.policy(&only(allowed.port())).with(&["--ring-bytes", "4096"]);
     // The engine runs, and cannot keep up.
-    let work = format!(
-        "for _ in range(3000):\n    assert not tcp({refused})\n\
-         say('result', [tcp({allowed}), tcp({refused})])",
-        allowed = allowed.port(),
-        refused = refused.port()
-    );
-    let running = case.start(&["python3", "-c", &program(&work)]);
-    wait_for(&case.path("up"));
-    case.file("go", "");
-    case.file("stop", "");
-    let ran = running.end();
-    ran.exits(3);
-    assert_eq!((case.read("result"), allowed.arrived(), refused.arrived()), ("[True, False]".into(), 1, 0));
+    let work = |a, r| format!("for _ in range(3000):\n    assert not tcp({r})\n{}", try_both(a, r));
+    let Some(scene) = Scene::begin(&["--ring-bytes", "4096"], work) else { return };
+    scene.work();
+    scene.guarded();
+    let (_, _, ran) = scene.end();
     balanced(&ran);
     assert_ne!(ran.report()["verdict"], "pass");
 }
@@ -172,58 +183,31 @@ fn starve(pid: u32) {
 
 #[test]
 fn an_engine_out_of_memory_leaves_blocked_what_was_blocked() {
-    let Some(case) = case() else { return };
-    let (allowed, refused) = (FarEnd::new(), FarEnd::new());
-    let case = case.policy(&only(allowed.port()));
-    // Every peer is a connection that the engine remembers.
-    let work = format!(
-        "u = socket.socket(type=socket.SOCK_DGRAM)\n\
-         for host in ('127.0.0.1', '127.0.0.2'):\n    for port in range(1, 60000):\n        u.sendto(b'x', (host, port))\n\
-         say('flooded')\n\
-         wait('starved')\n\
-         say('result', [tcp({}), tcp({})])",
-        allowed.port(),
-        refused.port()
-    );
-    let running = case.start(&["python3", "-c", &program(&work)]);
-    wait_for(&case.path("up"));
-    let parts = Parts::of(running.id());
-    starve(parts.engine);
-    case.file("go", "");
-    wait_for(&case.path("flooded"));
-    assert!(wait_until(SOON, || gone(parts.engine)), "it lives: {}", status(parts.engine, "VmSize"));
-    case.file("starved", "");
-    wait_for(&case.path("done"));
-    assert_eq!((case.read("result"), allowed.arrived(), refused.arrived()), ("[True, False]".into(), 1, 0));
-    case.file("stop", "");
-    let ran = running.end();
-    ran.exits(3).says("INCOMPLETE").verdict("incomplete");
+    // The engine remembers every connection.
+    let work = |a, r| format!("{FLOOD}say('flooded')\nwait('starved')\n{}", try_both(a, r));
+    let Some(scene) = Scene::begin(&[], work) else { return };
+    let engine = scene.parts.engine;
+    starve(engine);
+    scene.case.file("go", "");
+    wait_for(&scene.case.path("flooded"));
+    assert!(wait_until(SOON, || gone(engine)), "it lives: {}", status(engine, "VmSize"));
+    scene.case.file("starved", "");
+    wait_for(&scene.case.path("done"));
+    scene.guarded();
+    let (_, _, ran) = scene.end();
+    ran.says("INCOMPLETE").verdict("incomplete");
     assert_eq!(ran.gaps(), ["agent-lost"]);
 }
 
 #[test]
 fn a_guard_out_of_memory_leaves_blocked_what_was_blocked() {
-    let Some(case) = case() else { return };
-    let (allowed, refused) = (FarEnd::new(), FarEnd::new());
-    let case = case.policy(&only(allowed.port()));
     // At the end the guard reads what the kernel knows of every peer.
-    let work = format!(
-        "u = socket.socket(type=socket.SOCK_DGRAM)\n\
-         for host in ('127.0.0.1', '127.0.0.2'):\n    for port in range(1, 60000):\n        u.sendto(b'x', (host, port))\n\
-         say('result', [tcp({}), tcp({})])",
-        allowed.port(),
-        refused.port()
-    );
-    let running = case.start(&["python3", "-c", &program(&work)]);
-    wait_for(&case.path("up"));
-    let parts = Parts::of(running.id());
-    starve(parts.guard);
-    case.file("go", "");
-    wait_for(&case.path("done"));
-    assert_eq!((case.read("result"), allowed.arrived(), refused.arrived()), ("[True, False]".into(), 1, 0));
-    case.file("stop", "");
-    let ran = running.end();
-    ran.exits(3).says("INCOMPLETE").says("guard").verdict("incomplete");
+    let Some(scene) = Scene::begin(&[], |a, r| FLOOD.to_owned() + &try_both(a, r)) else { return };
+    starve(scene.parts.guard);
+    scene.work();
+    scene.guarded();
+    let (case, parts, ran) = scene.end();
+    ran.says("INCOMPLETE").says("guard").verdict("incomplete");
     assert_eq!(ran.gaps(), ["agent-lost"]);
     assert!(wait_until(SOON, || gone(parts.engine) && gone(parts.guard)));
     // The next session reaps what is left.
