@@ -51,7 +51,7 @@ pub static SOCKETS: HashMap<u64, SocketState> = HashMap::with_max_entries(1 << 1
 /// UDP peers by cookie and address.
 #[map]
 pub static DATAGRAMS: HashMap<DatagramKey, DatagramState> = HashMap::with_max_entries(1 << 17, BPF_F_NO_PREALLOC);
-/// Sockets of the session that listen; the value is the socket's cookie.
+/// Where sockets of the session listen; the value is how many do.
 #[map]
 pub static LISTENERS: HashMap<ListenKey, u64> = HashMap::with_max_entries(1 << 12, BPF_F_NO_PREALLOC);
 /// Whether any socket of the session ever listened at a port of this bucket: mostly none did, and nothing need be looked

@@ -8,6 +8,7 @@ mod doctor;
 mod doors;
 mod ends;
 mod identity;
+mod listeners;
 mod locks;
 mod sessions;
 mod terminal;

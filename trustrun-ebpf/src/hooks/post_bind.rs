@@ -3,13 +3,16 @@
 //! socket, so that what it receives or accepts is attributed. That a TCP socket listens is seen by `sock_ops`; ports
 //! that the kernel picks for a client are not seen here and are no listeners.
 
-use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_socket_cookie, macros::cgroup_sock, programs::SockContext};
+use aya_ebpf::{
+    EbpfContext, bindings::BPF_NOEXIST, helpers::generated::bpf_get_socket_cookie, macros::cgroup_sock,
+    programs::SockContext,
+};
 use trustrun_common::{Address, ListenKey, MODE_OFF, SocketState, Tuple, counter, hook, kind};
 
 use crate::{
     decide::{NO_RULE, address, mapped},
     emit,
-    maps::{LISTENERS, config, count, hit, note_listener},
+    maps::{LISTENERS, SOCKETS, add, config, count, hit, note_listener},
     sockets,
 };
 
@@ -49,33 +52,51 @@ fn bound(ctx: &SockContext, local: &Address, hook: u32) {
     }
     // SAFETY: the program's own context.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    // A UDP socket whose port the kernel picked gives it up when it is disconnected, and may be bound again.
+    // SAFETY: the value is read at once.
+    if let Some(before) = unsafe { SOCKETS.get(&cookie) }
+        && before.protocol == 17
+        && before.local_port != 0
+    {
+        unlistens(&before.local, before.local_port, 17);
+    }
     let owner = emit::owner();
     let st = SocketState { local: *local, local_port: port as u16, ..sockets::known(protocol as u8, owner) };
-    sockets::keep(cookie, &st);
-    if protocol == 6 {
+    // Without an entry nothing would forget the listener, and whoever takes its port afterwards would be taken for it.
+    if !sockets::keep(cookie, &st) || protocol == 6 {
         return;
     }
-    listens(local, port as u16, 17, cookie);
+    listens(local, port as u16, 17);
     let t = Tuple { local: *local, local_port: port as u16, protocol: 17, rule: NO_RULE, ..emit::tuple(&st) };
     emit::flow(emit::header(kind::LISTENING, 0, owner, cookie), t, 0, 0);
 }
 
-/// Keeps a listener.
+/// Keeps a listener. Several sockets may share one place (SO_REUSEPORT), so they are counted.
 #[inline(always)]
-pub fn listens(local: &Address, port: u16, protocol: u16, cookie: u64) {
+pub fn listens(local: &Address, port: u16, protocol: u16) {
     note_listener(port);
     let key = ListenKey { address: *local, port, protocol, pad: 0 };
-    if LISTENERS.insert(&key, &cookie, 0).is_err() {
-        count(counter::LISTENERS_FULL);
+    if let Some(n) = LISTENERS.get_ptr_mut(&key) {
+        add(n, 1);
+    } else if LISTENERS.insert(&key, &1, BPF_NOEXIST.into()).is_err() {
+        // Full, or another processor was faster.
+        match LISTENERS.get_ptr_mut(&key) {
+            Some(n) => add(n, 1),
+            None => count(counter::LISTENERS_FULL),
+        }
     }
 }
 
-/// Forgets a listener if it is this socket's.
+/// Forgets one listener. Where two processors do so at once the place may be forgotten with a listener left: then
+/// loopback to it is judged as any destination.
 #[inline(always)]
-pub fn unlistens(local: &Address, port: u16, protocol: u16, cookie: u64) {
+pub fn unlistens(local: &Address, port: u16, protocol: u16) {
     let key = ListenKey { address: *local, port, protocol, pad: 0 };
-    // SAFETY: the value is read at once.
-    if unsafe { LISTENERS.get(&key) }.is_some_and(|c| *c == cookie) {
+    let Some(n) = LISTENERS.get_ptr_mut(&key) else { return };
+    // SAFETY: a live map value.
+    if unsafe { *n } > 1 {
+        add(n, u64::MAX);
+    } else {
         let _ = LISTENERS.remove(&key);
     }
 }

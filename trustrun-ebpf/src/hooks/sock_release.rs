@@ -35,7 +35,7 @@ pub fn sock_release(ctx: SockContext) -> i32 {
     }
     if st.protocol == 17 {
         if st.local_port != 0 {
-            unlistens(&st.local, st.local_port, 17, cookie);
+            unlistens(&st.local, st.local_port, 17);
         }
         // The last peer's bytes; those of other peers the agent reads from the map.
         let key = DatagramKey { cookie, peer: st.peer, port: st.port, pad: [0; 3] };

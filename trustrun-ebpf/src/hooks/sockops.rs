@@ -152,7 +152,7 @@ fn listening(ctx: &SockOpsContext) {
     let cookie = cookie(ctx);
     let local = listen_address(ctx);
     let port = ctx.local_port() as u16;
-    listens(&local, port, 6, cookie);
+    listens(&local, port, 6);
     // Its owner was seen at bind(2); a socket that listens without is rare, and known by nobody.
     let owner = match SOCKETS.get_ptr_mut(&cookie) {
         // SAFETY: a live map value.
@@ -178,7 +178,7 @@ fn listening(ctx: &SockOpsContext) {
 fn closed(ctx: &SockOpsContext) {
     let cookie = cookie(ctx);
     if ctx.arg(0) == LISTEN {
-        unlistens(&listen_address(ctx), ctx.local_port() as u16, 6, cookie);
+        unlistens(&listen_address(ctx), ctx.local_port() as u16, 6);
         let _ = SOCKETS.remove(&cookie);
         return;
     }
