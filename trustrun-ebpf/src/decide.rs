@@ -45,6 +45,12 @@ impl Decision {
         Self { action: n as u8, reason: (n >> 8) as u8, flags: (n >> 16) as u8, rule: (n >> 32) as u32 }
     }
 
+    /// What becomes of it where nothing could be kept: enforcing refuses what it could not follow.
+    #[inline(always)]
+    pub fn or_full(self, kept: bool, config: &Config) -> Self {
+        if kept || !enforcing(config) || self.refused(config) { self } else { Self::new(ACTION_BLOCK, reason::FULL) }
+    }
+
     /// Whether the kernel carries a refusal out.
     #[inline(always)]
     pub fn refused(&self, config: &Config) -> bool {

@@ -8,6 +8,7 @@ pub(super) mod plan;
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::Args;
+use trustrun_guard::TABLES;
 
 /// Run a command and see, judge and refuse its connections.
 ///
@@ -47,6 +48,10 @@ pub(crate) struct RunArgs {
     /// Exit with 121 (fail) or 122 (incomplete) where the command exited with 0.
     #[arg(long)]
     pub(crate) exit_verdict: bool,
+    /// Entries of a kernel table, for a session that needs other than usual, such as SOCKETS=262144 for more than 65536
+    /// sockets that are open at once.
+    #[arg(long, value_name = "NAME=ENTRIES", value_parser = table)]
+    pub(crate) table: Vec<(&'static str, u32)>,
     /// Bytes of the kernel's event buffer, a power of two. For tests of what happens when it is full.
     #[arg(long, hide = true, value_name = "BYTES")]
     pub(crate) ring_bytes: Option<u32>,
@@ -54,6 +59,17 @@ pub(crate) struct RunArgs {
     // Not `allow_hyphen_values`: a mistyped option of ours would be taken for the command.
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
+}
+
+/// Most entries of a table: 16 bytes of kernel memory are taken for each, before anything is in it.
+const MOST_ENTRIES: u32 = 1 << 22;
+
+/// A table and how many entries it is to have.
+fn table(word: &str) -> Result<(&'static str, u32), String> {
+    let (name, entries) = word.split_once('=').ok_or("wanted NAME=ENTRIES, such as SOCKETS=262144")?;
+    let name = TABLES.into_iter().find(|t| *t == name).ok_or_else(|| format!("there are {}", TABLES.join(", ")))?;
+    let entries = entries.parse().ok().filter(|n| (1..=MOST_ENTRIES).contains(n));
+    Ok((name, entries.ok_or_else(|| format!("entries are a number of 1 to {MOST_ENTRIES}"))?))
 }
 
 /// Our own failure, before or beside the command.

@@ -15,7 +15,7 @@ use aya_ebpf::{
 };
 use trustrun_common::{
     ACTION_ALLOW, ACTION_BLOCK, Address, Config, FLAG_ENFORCED, MODE_OFF, SOCKET_CONNECTED, SOCKET_NOBODY,
-    SOCKET_RESOLVER, SOCKET_SENDS, STAGE_DONE, STAGE_FIRST, SocketState, hook, kind, reason,
+    SOCKET_RESOLVER, SOCKET_SENDS, STAGE_DONE, STAGE_FIRST, SocketState, Tuple, hook, kind, reason,
 };
 
 use crate::{
@@ -168,8 +168,10 @@ fn connect(ctx: &SockAddrContext, to: Address, config: &Config, answered: bool) 
     if !tcp {
         return (kept || !enforcing(config), false);
     }
-    let refused = d.refused(config) || (!kept && enforcing(config));
+    let d = d.or_full(kept, config);
+    let t = Tuple { action: d.action, reason: d.reason, rule: d.rule, ..emit::tuple(&st) };
+    let refused = d.refused(config);
     let flags = if refused { FLAG_ENFORCED } else { 0 };
-    emit::flow(emit::header(kind::OPENED, flags, owner, cookie), emit::tuple(&st), 0, 0);
+    emit::flow(emit::header(kind::OPENED, flags, owner, cookie), t, 0, 0);
     (!refused, resolver)
 }

@@ -392,8 +392,8 @@ fn opened(key: &DatagramKey, protocol: u8, owner: Owner, d: &Decision, direction
             local_port = (*st).local_port;
         }
     }
-    let kept = insert(key, d, direction, owner, sequence);
-    let refused = d.refused(config) || (!kept && enforcing(config));
+    let d = d.or_full(insert(key, d, direction, owner, sequence), config);
+    let refused = d.refused(config);
     let t = Tuple {
         local: emit::NOWHERE,
         peer: key.peer,

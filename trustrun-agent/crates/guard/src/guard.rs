@@ -33,13 +33,25 @@ pub struct Plan {
     pub hosts: Vec<(IpAddr, Name)>,
     /// Shortest life of a name's binding.
     pub dns_grace: Duration,
-    /// Bytes of the ring buffer, a power of two.
-    pub ring_bytes: u32,
+    /// How large the kernel's tables are.
+    pub sizes: Sizes,
     /// Unusual sockets that a rule lets be made (`common::KIND_*`).
     pub kinds: u32,
     /// Whether to wait for every process, not only the first.
     pub wait_all: bool,
 }
+
+/// How large what the kernel keeps for a session may become.
+#[derive(Clone, Debug)]
+pub struct Sizes {
+    /// Bytes of the ring buffer, a power of two.
+    pub ring_bytes: u32,
+    /// Entries of tables that are to have others than usual, each of [`TABLES`].
+    pub tables: Vec<(&'static str, u32)>,
+}
+
+/// Tables that fill with what a session does (`docs/kernel.md`).
+pub const TABLES: [&str; 6] = ["SOCKETS", "DATAGRAMS", "LISTENERS", "TASKS", "BINDINGS", "GATHER"];
 
 /// What the engine gets.
 pub struct EngineLink {

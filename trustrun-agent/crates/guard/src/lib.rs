@@ -41,7 +41,7 @@ pub use cgroup::{Cgroup, Hierarchy};
 pub use channel::Channel;
 pub use child::{Child, Ended, Identity, Launch};
 pub use error::GuardError;
-pub use guard::{Engine, EngineLink, Guard, Outcome, Plan, start};
+pub use guard::{Engine, EngineLink, Guard, Outcome, Plan, Sizes, TABLES, start};
 pub use kernel::{MINIMUM, OPTIONAL, Release};
 #[cfg(feature = "ebpf")]
 pub use load::{Loaded, verified_instructions};

@@ -102,7 +102,7 @@ impl Probe {
 
     fn try_in(&mut self, plan: &Plan, cgroup: &crate::Cgroup) -> Result<(), GuardError> {
         use crate::load::{Loaded, refused};
-        let mut loaded = match Loaded::load(None, plan.ring_bytes) {
+        let mut loaded = match Loaded::load(None, &plan.sizes) {
             Ok(loaded) => loaded,
             Err(why) => {
                 for (name, e) in refused().unwrap_or_default() {

@@ -53,7 +53,7 @@ impl Session {
     ) -> Result<Self, GuardError> {
         crate::kernel::check()?;
         stand_alone();
-        let mut loaded = Loaded::load(plan.tables.as_ref(), plan.ring_bytes)?;
+        let mut loaded = Loaded::load(plan.tables.as_ref(), &plan.sizes)?;
         if let Some(tables) = &plan.tables {
             loaded.fill(tables, &plan.resolvers, &plan.search)?;
         } else {

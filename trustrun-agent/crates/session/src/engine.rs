@@ -303,7 +303,8 @@ impl Engine {
 
     /// Records a violation and says what to do about it.
     fn violated(&mut self, at: Instants, open: &Open, decided: &Decided) -> Option<Reaction> {
-        if !decided.action.violates() || self.judge.policy.is_none() {
+        // Refused for want of room, which the policy did not ask for, is a gap that the kernel counted.
+        if !decided.action.violates() || self.judge.policy.is_none() || decided.reason == Reason::Full {
             return None;
         }
         // What the client said it wanted, where that is what was refused.

@@ -127,14 +127,34 @@ impl Engine {
     fn count_gaps(&mut self, last: &Final) {
         let c = |i: u32| last.counters.get(i as usize).copied().unwrap_or(0);
         let emitted = c(counter::EMITTED);
-        let told: [(&'static str, u64, &str); 12] = [
+        let told: [(&'static str, u64, &str); 13] = [
             ("events-dropped", emitted.saturating_sub(last.received), "events that the ring buffer had no room for"),
             ("events-uncounted", last.received.saturating_sub(emitted), "events beyond what the kernel counted"),
             ("events-undecoded", last.undecoded, "events that could not be decoded"),
             ("events-not-stored", last.dropped.values().sum(), "events that did not reach the database"),
-            ("names-not-bound", c(counter::BINDINGS_FULL), "answered addresses that the kernel had no room to bind"),
-            ("sockets-not-kept", c(counter::SOCKETS_FULL), "sockets that the kernel had no room to remember"),
-            ("datagrams-not-kept", c(counter::DATAGRAMS_FULL), "UDP peers that the kernel had no room to remember"),
+            (
+                "names-not-bound",
+                c(counter::BINDINGS_FULL),
+                "answered addresses that the kernel had no room to bind (see `--table BINDINGS=`)",
+            ),
+            (
+                "sockets-not-kept",
+                c(counter::SOCKETS_FULL),
+                "uses of sockets that the kernel had no room to remember, refused where the policy refuses anything; \
+                 `--table SOCKETS=262144` makes room",
+            ),
+            (
+                "datagrams-not-kept",
+                c(counter::DATAGRAMS_FULL),
+                "UDP peers that the kernel had no room to remember, refused where the policy refuses anything; \
+                 `--table DATAGRAMS=524288` makes room",
+            ),
+            (
+                "listeners-not-kept",
+                c(counter::LISTENERS_FULL),
+                "listeners that the kernel had no room to remember: connections to them were judged like any others; \
+                 `--table LISTENERS=65536` makes room",
+            ),
             ("hello-not-gathered", c(counter::GATHER_FULL), "first payloads that the kernel had no room to gather"),
             ("packets-unreadable", c(counter::UNREADABLE), "packets whose headers could not be read"),
             ("processes-not-kept", c(counter::TASKS_FULL), "processes that the kernel had no room to remember"),

@@ -21,10 +21,10 @@ pub(crate) fn connection(target: &str, port: u16, protocol: Protocol, decided: &
             "QUIC hides its name from the kernel; the client will use TCP, or add `allow: [\"udp/{target}:443\"]`"
         ),
         Reason::EncryptedDns => encrypted_dns(),
+        Reason::Full => "a kernel table was full: the report's gaps say which".into(),
         Reason::Kind | Reason::FakeResolver => {
             "sockets of this kind pass by the policy; the program must do without".into()
         }
-        Reason::Full => "a kernel table was full; report this, and split the work over several sessions".into(),
         _ if rule == "default" || rule.is_empty() => {
             format!("if this is meant, add `allow: [\"{prefix}{target}:{port}\"]` to the policy")
         }

@@ -113,7 +113,7 @@ fn plan() -> trustrun_guard::Plan {
         search: resolvers.search,
         hosts: Vec::new(),
         dns_grace: DNS_GRACE,
-        ring_bytes: RING_BYTES,
+        sizes: trustrun_guard::Sizes { ring_bytes: RING_BYTES, tables: Vec::new() },
         kinds: 0,
         wait_all: false,
     }

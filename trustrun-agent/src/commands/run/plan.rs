@@ -8,7 +8,7 @@ use std::{
 };
 
 use trustrun_common::Address;
-use trustrun_guard::{GuardError, Identity, Name};
+use trustrun_guard::{GuardError, Identity, Name, Sizes};
 use trustrun_model::{Action, LockState, PolicyFile, Untrusted};
 use trustrun_policy::{Policy, PolicyError, Tables, TablesError};
 use trustrun_session::Resolvers;
@@ -141,7 +141,7 @@ impl Plan {
             search: self.resolvers.search.clone(),
             hosts: self.resolvers.hosts.iter().filter_map(|(a, n)| Some((*a, Name::new(n)?))).collect(),
             dns_grace: DNS_GRACE,
-            ring_bytes: self.args.ring_bytes.unwrap_or(RING_BYTES),
+            sizes: Sizes { ring_bytes: self.args.ring_bytes.unwrap_or(RING_BYTES), tables: self.args.table.clone() },
             wait_all: self.args.wait_all,
         }
     }

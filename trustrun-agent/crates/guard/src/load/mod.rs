@@ -20,7 +20,7 @@ use trustrun_policy::Tables;
 
 pub(crate) use self::pins::reap_pins;
 use self::programs::{JUMPS, OBJECT};
-use crate::{Cgroup, GuardError, btf, links::Watch};
+use crate::{Cgroup, GuardError, Sizes, btf, links::Watch};
 
 /// The kernel side of one session.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl Loaded {
     ///
     /// # Errors
     /// If the object is not this agent's, or the kernel refuses a program or map.
-    pub fn load(tables: Option<&Tables>, ring_bytes: u32) -> Result<Self, GuardError> {
+    pub fn load(tables: Option<&Tables>, sizes: &Sizes) -> Result<Self, GuardError> {
         programs::check_abi()?;
         // Both read the kernel's type information, side by side.
         let (offsets, mut loader) = thread::scope(|scope| {
@@ -66,7 +66,10 @@ impl Loaded {
         });
         let (offsets, unix_offsets) = offsets?;
         loader.verifier_log_level(VerifierLogLevel::STATS);
-        loader.map_max_entries("EVENTS", ring_bytes);
+        loader.map_max_entries("EVENTS", sizes.ring_bytes);
+        for (table, entries) in &sizes.tables {
+            loader.map_max_entries(table, *entries);
+        }
         if let Some(t) = tables {
             for (map, n) in [("NAMES", t.names.len()), ("NETS", t.nets.len()), ("PORTS", t.ports.len())] {
                 loader.map_max_entries(map, u32::try_from(n + 16).unwrap_or(u32::MAX));
@@ -246,7 +249,7 @@ pub(crate) fn refused() -> Result<Vec<(&'static str, GuardError)>, GuardError> {
 /// # Errors
 /// If the kernel refuses a program.
 pub fn verified_instructions() -> Result<Vec<(&'static str, Option<u32>)>, GuardError> {
-    let mut loaded = Loaded::load(None, 1 << 20)?;
+    let mut loaded = Loaded::load(None, &Sizes { ring_bytes: 1 << 20, tables: Vec::new() })?;
     // A kernel that does not have what it asks for has no program to count.
     let unix = loaded.load_unix().is_ok().then_some(unix_peer::NAME);
     programs::names()
