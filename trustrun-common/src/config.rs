@@ -10,8 +10,6 @@ pub struct Config {
     pub cgroup: u64,
     /// Shortest life of a binding.
     pub dns_grace: u64,
-    /// The depth of the session's cgroup below the root of the hierarchy.
-    pub level: u32,
     /// `MODE_*`.
     pub mode: u32,
     /// The policy's default: `ACTION_*`.
@@ -24,12 +22,10 @@ pub struct Config {
     pub dns_tcp6_port: u32,
     /// `KIND_*` bits: unusual sockets that a rule lets be created.
     pub kinds: u32,
-    /// Zero.
-    pub pad: u32,
     /// 1 while each hook counts its runs, for the self-test.
     pub counting: u32,
     /// Zero.
-    pub pad2: u32,
+    pub pad: u32,
     /// Byte offsets in kernel structures, from this kernel's BTF.
     pub offsets: Offsets,
 }
@@ -71,6 +67,6 @@ pub const MODE_OBSERVE: u32 = 1;
 pub const MODE_ENFORCE: u32 = 2;
 
 const _: () = {
-    assert!(size_of::<Config>() == 96 && offset_of!(Config, offsets) == 56);
+    assert!(size_of::<Config>() == 88 && offset_of!(Config, offsets) == 48);
     assert!(size_of::<Offsets>() == 40);
 };

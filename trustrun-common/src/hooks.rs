@@ -70,6 +70,8 @@ pub mod hook {
     pub const COUNT: u32 = 15;
     /// sk_data_ready: not every kernel has it, so it is none of those.
     pub const UNIX_PEER: u32 = COUNT;
+    /// The same program, where somebody outside sends to a socket of the session.
+    pub const UNIX_VISIT: u32 = COUNT + 1;
 }
 
 /// Program names in the object, by [`hook`] number.

@@ -26,7 +26,7 @@ pub use unix::*;
 
 /// Raised whenever a type or a constant of this crate changes. The loader compares it with the `ABI` symbol of the
 /// object it loads.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// An IPv6 address, or IPv4 as v4-mapped.
 pub type Address = [u8; 16];

@@ -47,6 +47,8 @@ pub struct UnixOffsets {
     pub device: u32,
     /// 1 when the offsets are there.
     pub ready: u32,
+    /// How deep below the root of the hierarchy the session's cgroup is; 0 until a kernel program met a socket of it.
+    pub depth: u32,
 }
 
 /// Who crossed the border over which socket: told once for each.
@@ -80,7 +82,7 @@ pub struct UnixEvent {
 }
 
 const _: () = {
-    assert!(size_of::<UnixOffsets>() == 72 && offset_of!(UnixOffsets, ready) == 68);
+    assert!(size_of::<UnixOffsets>() == 76 && offset_of!(UnixOffsets, depth) == 72);
     assert!(size_of::<UnixPeer>() == 160 && offset_of!(UnixPeer, name) == 32 && offset_of!(UnixPeer, device) == 28);
     assert!(size_of::<UnixEvent>() == 192 && offset_of!(UnixEvent, peer) == 32);
 };

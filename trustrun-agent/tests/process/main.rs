@@ -4,6 +4,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod border;
 mod doctor;
 mod doors;
 mod ends;

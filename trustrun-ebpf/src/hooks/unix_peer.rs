@@ -30,6 +30,9 @@ static UNIX: Array<UnixOffsets> = Array::with_max_entries(1, 0);
 #[map]
 static UNIX_TOLD: LruHashMap<UnixPeer, u8> = LruHashMap::with_max_entries(4096, 0);
 
+/// Most levels of cgroups in which the session's is looked for. One that is deeper is not found, as the canary shows.
+const DEEPEST: u32 = 64;
+
 /// unix_peer
 #[raw_tracepoint(tracepoint = "sk_data_ready")]
 pub fn unix_peer(ctx: RawTracePointContext) -> i32 {
@@ -44,10 +47,9 @@ pub fn unix_peer(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     let sender = ours(config);
-    if sender {
-        hit(config, hook::UNIX_PEER);
-    }
     if sender != in_session(receiver, o, config) {
+        // Both ways, as the canary goes: so that a session that is not recognised is known.
+        hit(config, if sender { hook::UNIX_PEER } else { hook::UNIX_VISIT });
         tell(receiver, o, !sender);
     }
     0
@@ -57,19 +59,40 @@ pub fn unix_peer(ctx: RawTracePointContext) -> i32 {
 #[inline(always)]
 fn in_session(socket: usize, o: &UnixOffsets, config: &Config) -> bool {
     // SAFETY: the helper checks every access.
-    let id = unsafe {
-        bpf_probe_read_kernel((socket + o.cgroup as usize) as *const usize).and_then(|cgroup| {
-            let level = bpf_probe_read_kernel((cgroup + o.level as usize) as *const u32)?;
-            if level < config.level {
-                return Ok(0);
-            }
-            let above = cgroup + o.ancestors as usize + 8 * config.level as usize;
-            let above = bpf_probe_read_kernel(above as *const usize)?;
-            let node = bpf_probe_read_kernel((above + o.node as usize) as *const usize)?;
-            bpf_probe_read_kernel((node + o.id as usize) as *const u64)
-        })
+    let of = unsafe {
+        bpf_probe_read_kernel((socket + o.cgroup as usize) as *const usize)
+            .and_then(|cgroup| Ok((cgroup, bpf_probe_read_kernel((cgroup + o.level as usize) as *const u32)?)))
     };
-    id == Ok(config.cgroup)
+    let Ok((cgroup, level)) = of else { return false };
+    if o.depth != 0 {
+        return level >= o.depth && ancestor(cgroup, o.depth, o) == Ok(config.cgroup);
+    }
+    // A path does not say how deep it is: in a cgroup namespace it begins at the namespace's own root. So the first
+    // socket of the session tells, which is the canary's.
+    for depth in 1..DEEPEST {
+        if depth > level {
+            break;
+        }
+        if ancestor(cgroup, depth, o) == Ok(config.cgroup) {
+            if let Some(known) = UNIX.get_ptr_mut(0) {
+                // SAFETY: a live map value; whoever writes it writes the same.
+                unsafe { (*known).depth = depth }
+            }
+            return true;
+        }
+    }
+    false
+}
+
+/// The id of a cgroup's ancestor (or itself) at a depth that is not below its own.
+#[inline(always)]
+fn ancestor(cgroup: usize, depth: u32, o: &UnixOffsets) -> Result<u64, i32> {
+    // SAFETY: the helper checks every access.
+    unsafe {
+        let above = bpf_probe_read_kernel((cgroup + o.ancestors as usize + 8 * depth as usize) as *const usize)?;
+        let node = bpf_probe_read_kernel((above + o.node as usize) as *const usize)?;
+        bpf_probe_read_kernel((node + o.id as usize) as *const u64)
+    }
 }
 
 #[inline(always)]

@@ -63,6 +63,7 @@ fn unix_offsets(btf: &Btf<'_>) -> Result<UnixOffsets, GuardError> {
         above: one("inode", "i_sb")?,
         device: one("super_block", "s_dev")?,
         ready: 1,
+        depth: 0,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::CString,
+    io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::{
         fd::AsFd as _,
@@ -29,7 +30,7 @@ pub(crate) struct Seen {
     pub(crate) missing: Vec<String>,
     /// Which hooks ran, by number; those for IPv6 do not on a host without.
     pub(crate) ran: Vec<bool>,
-    /// Whether the hook for unix sockets ran too, which not every kernel has.
+    /// Whether the hook for unix sockets, which not every kernel has, told of what came over the border and of what went.
     pub(crate) unix: bool,
 }
 
@@ -61,21 +62,26 @@ pub(crate) fn look(
         udp.local_addr().map_err(failed("the canary's address"))?,
     );
     let v6 = TcpListener::bind("[::1]:0").ok().and_then(|l| Some((l.local_addr().ok()?, l)));
-    let unix = unix_address();
-    // Outside the session, as this process is.
-    let _unix = unix.as_ref().and_then(|a| UnixListener::bind_addr(a).ok());
+    let border = Border::new();
     let to6 = v6.as_ref().map(|(a, _)| *a);
     let (pid, inside) = sys::split_into(cgroup.fd()?.as_fd()).map_err(GuardError::system("forking the canary"))?;
     match pid {
         None => {
             if inside || Cgroup::enter(&cgroup.path).is_ok() {
                 canary(cgroup, to, datagrams, to6);
-                drop(unix.map(|a| UnixStream::connect_addr(&a)));
+                if let Some(border) = border {
+                    border.go();
+                }
             }
             sys::leave(0)
         }
         // Nobody accepts: the kernel completes the connection, and a canary that made none must not keep us waiting.
-        Some(pid) => drop(waitpid(pid, None).map_err(GuardError::system("waiting for the canary"))?),
+        Some(pid) => {
+            if let Some(border) = border {
+                border.visit();
+            }
+            let _ = waitpid(pid, None).map_err(GuardError::system("waiting for the canary"))?;
+        }
     }
     let end = Instant::now() + patience;
     let (clock, mut came) = (Clock::new(), false);
@@ -92,10 +98,52 @@ pub(crate) fn look(
     }
 }
 
+/// What crosses the session's border over unix sockets: the canary goes out, and this process, which is outside, comes in.
+struct Border {
+    /// Where this process listens.
+    outside: UnixAddress,
+    _listener: UnixListener,
+    /// Where the canary does.
+    inside: UnixAddress,
+    /// By which it says so, and waits for the visit to be over.
+    ours: UnixStream,
+    theirs: UnixStream,
+}
+
+impl Border {
+    /// None where such sockets cannot be made; then nothing is seen of them.
+    fn new() -> Option<Self> {
+        let (outside, inside) = (abstract_address("out")?, abstract_address("in")?);
+        let listener = UnixListener::bind_addr(&outside).ok()?;
+        let (ours, theirs) = UnixStream::pair().ok()?;
+        ours.set_read_timeout(Some(DEADLINE)).and_then(|()| theirs.set_read_timeout(Some(DEADLINE))).ok()?;
+        Some(Self { outside, _listener: listener, inside, ours, theirs })
+    }
+
+    /// In the canary.
+    fn go(self) {
+        let Self { outside, inside, ours, theirs, .. } = self;
+        drop(ours);
+        drop(UnixStream::connect_addr(&outside));
+        let Ok(_listener) = UnixListener::bind_addr(&inside) else { return };
+        let _ = (&theirs).write_all(b"!");
+        // Until the other end is closed.
+        let _ = (&theirs).read(&mut [0]);
+    }
+
+    /// Outside: waits until the canary listens or is gone.
+    fn visit(self) {
+        drop(self.theirs);
+        if (&self.ours).read(&mut [0]).is_ok_and(|n| n > 0) {
+            drop(UnixStream::connect_addr(&self.inside));
+        }
+    }
+}
+
 /// An abstract name that nobody else has.
-fn unix_address() -> Option<UnixAddress> {
+fn abstract_address(end: &str) -> Option<UnixAddress> {
     use std::os::linux::net::SocketAddrExt as _;
-    UnixAddress::from_abstract_name(format!("trustrun-canary-{}", std::process::id())).ok()
+    UnixAddress::from_abstract_name(format!("trustrun-canary-{end}-{}", std::process::id())).ok()
 }
 
 /// Which hooks ran, and which of them should have.
@@ -110,7 +158,7 @@ fn seen(loaded: &mut Loaded, v6: bool, came: bool) -> Result<Seen, GuardError> {
     if !came {
         missing.push("ring buffer".into());
     }
-    Ok(Seen { missing, ran: (0..hook::COUNT).map(ran).collect(), unix: ran(hook::UNIX_PEER) })
+    Ok(Seen { missing, ran: (0..hook::COUNT).map(ran).collect(), unix: ran(hook::UNIX_PEER) && ran(hook::UNIX_VISIT) })
 }
 
 /// In the canary: uses every hook once.

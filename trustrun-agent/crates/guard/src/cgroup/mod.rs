@@ -101,8 +101,6 @@ pub struct Cgroup {
     pub path: PathBuf,
     /// Its id: the inode of the folder.
     pub id: u64,
-    /// Its depth below the root of the hierarchy.
-    pub level: u32,
     /// Its path below the root of the hierarchy.
     pub below: String,
 }
@@ -146,8 +144,7 @@ impl Cgroup {
     fn open(path: &Path, mount: &Path) -> Result<Self, GuardError> {
         let id = fs::metadata(path).map_err(GuardError::file("reading", path))?.ino();
         let below = path.strip_prefix(mount).unwrap_or(path);
-        let level = u32::try_from(below.components().count()).unwrap_or(u32::MAX);
-        Ok(Self { path: path.into(), id, level, below: format!("/{}", below.display()) })
+        Ok(Self { path: path.into(), id, below: format!("/{}", below.display()) })
     }
 
     /// The folder, for attaching programs.

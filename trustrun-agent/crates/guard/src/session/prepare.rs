@@ -21,7 +21,6 @@ pub(crate) fn first_config(plan: &Plan, cgroup: &Cgroup, loaded: &Loaded) -> Con
     Config {
         cgroup: cgroup.id,
         dns_grace: u64::try_from(plan.dns_grace.as_nanos()).unwrap_or(u64::MAX),
-        level: cgroup.level,
         mode: trustrun_common::MODE_OBSERVE,
         default_action: plan.tables.as_ref().map_or(trustrun_common::ACTION_ALLOW, |t| t.default).into(),
         kinds: plan.kinds,
