@@ -14,6 +14,7 @@ mod ledger;
 mod names;
 mod negative;
 mod processes;
+mod record;
 pub mod redact;
 mod report;
 #[cfg(feature = "ebpf")]
@@ -26,6 +27,7 @@ mod tunnel;
 
 pub use engine::{Doors, Engine, Judge, Reaction};
 pub use host::{Resolvers, about_host, operator};
+pub use record::Outputs;
 pub use report::{Facts, Final, LostHook, unwatched};
 #[cfg(feature = "ebpf")]
-pub use runner::{Outputs, RunError, run};
+pub use runner::{RunError, run};

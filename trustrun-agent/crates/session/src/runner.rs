@@ -2,11 +2,8 @@
 
 use std::{
     collections::VecDeque,
-    fs::File,
-    io::{BufWriter, Seek as _, Write as _},
     os::fd::{AsFd as _, AsRawFd as _},
     sync::{Arc, mpsc::Receiver},
-    time::{Duration, Instant},
 };
 
 use nix::{
@@ -15,31 +12,17 @@ use nix::{
 };
 use trustrun_common::counter;
 use trustrun_guard::{EngineLink, GuardError, Note, Order, locks::Held};
-use trustrun_model::{Observation, inert_json};
+use trustrun_model::Observation;
 use trustrun_observe::{Clock, decode};
-use trustrun_store::{EventRow, StoreHandle};
 
 use crate::{
-    Engine, Facts, Final, Judge, LostHook, Reaction, events, negative,
+    Engine, Facts, Final, Judge, LostHook, Outputs, Reaction, negative,
+    record::{Recorder, Stored},
     tcp_resolver::{self, Lookup},
 };
 
 /// Most records that are taken before the guard is listened to again.
 const BATCH: usize = 4096;
-/// How long the store may take at the end.
-const STORE: Duration = Duration::from_secs(20);
-
-/// Where the engine's results go. The files were opened with the caller's credentials.
-#[derive(Debug)]
-pub struct Outputs {
-    /// The database.
-    pub store: Option<StoreHandle>,
-    /// NDJSON, one line for each event.
-    pub events: Option<File>,
-    /// The report, as JSON.
-    pub report: File,
-}
-
 /// Why the engine could not make its report.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -64,18 +47,13 @@ struct Runner<'a> {
     /// Those that wait for their place between the ring's events.
     waiting: VecDeque<Lookup>,
     link: EngineLink,
-    outputs: Outputs,
-    events: Option<BufWriter<File>>,
+    recorder: Recorder,
     facts: &'a Facts,
     clock: Clock,
-    rows: Vec<EventRow>,
     received: u64,
     /// Events that no sensor sent: the resolver's lookups.
     own: u64,
-    /// Events so far, of both.
-    recorded: u64,
     undecoded: u64,
-    unwritten: u64,
     held: Held,
 }
 
@@ -83,8 +61,7 @@ struct Runner<'a> {
 ///
 /// # Errors
 /// If the guard is lost or the report cannot be written.
-pub fn run(mut link: EngineLink, mut judge: Judge, facts: &Facts, mut outputs: Outputs) -> Result<(), RunError> {
-    let events = outputs.events.take().map(BufWriter::new);
+pub fn run(mut link: EngineLink, mut judge: Judge, facts: &Facts, outputs: Outputs) -> Result<(), RunError> {
     judge.cgroup.clone_from(&link.cgroup);
     link.guard.order(Order::Ready).map_err(RunError::Tell)?;
     let clock = Clock::new();
@@ -94,16 +71,12 @@ pub fn run(mut link: EngineLink, mut judge: Judge, facts: &Facts, mut outputs: O
         lookups,
         waiting: VecDeque::new(),
         link,
-        outputs,
-        events,
+        recorder: Recorder::new(outputs, &facts.id),
         facts,
         clock,
-        rows: Vec::with_capacity(trustrun_store::MAX_BATCH),
         received: 0,
         own: 0,
-        recorded: 0,
         undecoded: 0,
-        unwritten: 0,
         held: Held::default(),
     };
     let told = runner.until_finished()?;
@@ -138,7 +111,7 @@ impl Runner<'_> {
         loop {
             self.wait(busy);
             busy = self.drain() > 0;
-            self.flush();
+            self.recorder.flush();
             loop {
                 match self.link.guard.try_receive() {
                     Ok(Some(Note::Counters(c))) => told.counters = c,
@@ -181,7 +154,7 @@ impl Runner<'_> {
 
     fn drain_all(&mut self) {
         while self.drain() > 0 {}
-        self.flush();
+        self.recorder.flush();
     }
 
     fn drain(&mut self) -> usize {
@@ -224,7 +197,7 @@ impl Runner<'_> {
     fn look_up(&mut self, l: &Lookup) {
         for o in self.engine.looked_up(l.at, l.client, &l.query, l.answer.as_deref()) {
             self.own += 1;
-            self.record(&o);
+            self.recorder.record(&o, &self.engine);
         }
     }
 
@@ -233,39 +206,7 @@ impl Runner<'_> {
         if let Some(r) = reaction {
             self.react(r);
         }
-        self.record(o);
-    }
-
-    /// Keeps an event that the engine has just taken.
-    fn record(&mut self, o: &Observation) {
-        self.recorded += 1;
-        let mut row = EventRow::from_observation(self.recorded, &redacted(o));
-        row.host = self.engine.last_host.as_deref().map(Into::into);
-        row.rule = self.engine.last_rule.as_deref().map(Into::into);
-        if let Some(w) = &mut self.events {
-            self.unwritten += u64::from(writeln!(w, "{}", events::line(&self.facts.id, &row)).is_err());
-        }
-        self.rows.push(row);
-        if self.rows.len() >= trustrun_store::MAX_BATCH {
-            self.append();
-        }
-    }
-
-    fn append(&mut self) {
-        let rows = std::mem::replace(&mut self.rows, Vec::with_capacity(trustrun_store::MAX_BATCH));
-        if let Some(store) = &self.outputs.store {
-            // What does not fit is counted by the store, and becomes a gap.
-            let _ = store.append(rows);
-        }
-    }
-
-    fn flush(&mut self) {
-        if !self.rows.is_empty() {
-            self.append();
-        }
-        if let Some(w) = &mut self.events {
-            let _ = w.flush();
-        }
+        self.recorder.record(o, &self.engine);
     }
 
     fn react(&mut self, reaction: Reaction) {
@@ -298,25 +239,7 @@ impl Runner<'_> {
     }
 
     fn finish(mut self, told: Told) -> Result<(), RunError> {
-        self.flush();
-        let deadline = Instant::now() + STORE;
-        let (stored, mut dropped) = match &self.outputs.store {
-            Some(store) => {
-                let (stats, _) = store.sync(STORE);
-                (stats.stored, stats.dropped())
-            }
-            None => (
-                0,
-                [("store".to_owned(), self.received + self.own - self.undecoded)]
-                    .into_iter()
-                    .filter(|(_, n)| *n > 0)
-                    .collect(),
-            ),
-        };
-        if self.unwritten > 0 {
-            self.engine.ledger.gap("event-lines-lost", self.unwritten, || "--events could not be written".into());
-        }
-        dropped.retain(|_, n| *n > 0);
+        let Stored { stored, dropped } = self.recorder.settle(&mut self.engine);
         let last = Final {
             watched: true,
             status: told.status,
@@ -335,24 +258,6 @@ impl Runner<'_> {
             at: self.clock.now(),
         };
         let report = self.engine.finish(self.facts, &last);
-        if let Some(store) = &self.outputs.store
-            && let Err(e) = store.finish(&report, last.at.wall_ns, deadline.saturating_duration_since(Instant::now()))
-        {
-            eprintln!("trustrun: the report is not in the database: {e}");
-        }
-        let text = inert_json(serde_json::to_string(&report).map_err(|e| RunError::Report(e.into()))?);
-        let mut file = self.outputs.report;
-        file.rewind()
-            .and_then(|()| file.write_all(text.as_bytes()))
-            .and_then(|()| file.flush())
-            .map_err(RunError::Report)
+        self.recorder.report(&report, last.at.wall_ns).map_err(RunError::Report)
     }
-}
-
-/// Arguments without secrets, before anything is stored.
-fn redacted(o: &Observation) -> std::borrow::Cow<'_, Observation> {
-    let trustrun_model::Fact::Exec { exe, argv, truncated } = &o.fact else { return std::borrow::Cow::Borrowed(o) };
-    let fact =
-        trustrun_model::Fact::Exec { exe: exe.clone(), argv: crate::redact::redact_argv(argv), truncated: *truncated };
-    std::borrow::Cow::Owned(Observation { fact, ..o.clone() })
 }
