@@ -226,6 +226,7 @@ fuzz_target!(|input: (bool, Vec<Event>)| {
         user: "u".into(),
         operator: Operator::default(),
         policy: Some(PolicyRef::default()),
+        sensor: SensorKind::Ebpf,
         enforce,
         locks: Vec::new(),
         doors: Vec::new(),

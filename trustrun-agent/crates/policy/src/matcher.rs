@@ -128,6 +128,12 @@ impl Matcher {
         self.rules.get(rule.0 as usize).map_or("", String::as_str)
     }
 
+    /// Whether any rule speaks about names.
+    #[must_use]
+    pub fn has_names(&self) -> bool {
+        !self.names.is_empty() || !self.below.is_empty()
+    }
+
     /// What happens where no rule matches.
     #[must_use]
     pub fn default_action(&self) -> Action {

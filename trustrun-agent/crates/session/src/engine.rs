@@ -6,6 +6,7 @@
 mod claims;
 mod lookups;
 mod refusals;
+mod sampled;
 mod unconnected;
 mod unix;
 mod words;
@@ -20,7 +21,7 @@ use std::{
 
 use trustrun_model::{
     Action, ClaimSource, Decided, Direction, Evidence, Fact, Flow, FlowId, Instants, Observation, Process, ProcessId,
-    Protocol, Reason, Untrusted,
+    Protocol, Reason, SensorKind, Untrusted,
 };
 use trustrun_policy::Matcher;
 use trustrun_wire::Gather;
@@ -235,7 +236,11 @@ impl Engine {
         if let Some(name) = &host {
             self.tunnels.connected(name);
         }
-        let rule = self.explain(flow, decided, o.at);
+        let (decided, rule) = match o.sensor {
+            SensorKind::Ebpf => (*decided, self.explain(flow, decided, o.at)),
+            _ => self.judge_alone(flow, evidence, o.at),
+        };
+        let decided = &decided;
         let open = Open {
             flow: *flow,
             at: o.at,

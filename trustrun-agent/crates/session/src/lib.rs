@@ -19,6 +19,7 @@ pub mod redact;
 mod report;
 #[cfg(feature = "ebpf")]
 mod runner;
+mod sampled;
 mod suggest;
 pub mod summary;
 #[cfg(feature = "ebpf")]
@@ -31,3 +32,4 @@ pub use record::Outputs;
 pub use report::{Facts, Final, LostHook, unwatched};
 #[cfg(feature = "ebpf")]
 pub use runner::{RunError, run};
+pub use sampled::{News, Sampling, Source};

@@ -8,7 +8,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use trustrun_common::{HOOK_NAMES, counter};
-use trustrun_guard::{CGROUP_GONE, locks::Held};
+use trustrun_guard::CGROUP_GONE;
 use trustrun_model::{
     Assurance, Counters, Coverage, Exit, Hook, Looking, Report, SCHEMA, SelfTest, SensorKind, SessionInfo, judge,
     rfc3339,
@@ -24,23 +24,7 @@ use crate::{Engine, Judge, about_host, host};
 #[must_use]
 pub fn unwatched(facts: &Facts, status: i32, gap: &'static str, why: &str) -> Report {
     let at = Clock::new().now();
-    let last = Final {
-        watched: false,
-        status: Some(status),
-        counters: [0; counter::COUNT as usize],
-        received: 0,
-        own: 0,
-        undecoded: 0,
-        stored: 0,
-        dropped: BTreeMap::new(),
-        leftovers: Vec::new(),
-        lost_hooks: Vec::new(),
-        held: Held::default(),
-        unix: false,
-        attached_ns: at.wall_ns,
-        no_scope: None,
-        at,
-    };
+    let last = Final { watched: false, status: Some(status), ..Final::without_kernel(0, at) };
     let mut engine = Engine::new(Judge {
         cgroup: String::new(),
         policy: None,
@@ -63,7 +47,7 @@ impl Engine {
     #[must_use]
     pub fn finish(mut self, facts: &Facts, last: &Final) -> Report {
         self.close_all(last.at);
-        self.count_gaps(last);
+        self.count_gaps(facts, last);
         for tgid in &last.leftovers {
             let who = self.processes.name(*tgid);
             self.ledger.gap("still-running", 1, || {
@@ -71,7 +55,8 @@ impl Engine {
             });
         }
         self.count_lost_hooks(facts.enforce, &last.lost_hooks);
-        if last.status.is_none() {
+        // A sensor that polls has no such process.
+        if last.status.is_none() && facts.sensor == SensorKind::Ebpf {
             self.ledger.gap("foreground-lost", 1, || "the process that waited for the command was lost".into());
         }
         for what in &facts.from_outside {
@@ -84,7 +69,10 @@ impl Engine {
         let breaches = self.ledger.breaches;
         let rows = self.ledger.into_rows();
         let gaps = rows.gaps.iter().map(|g| g.count).sum();
-        let mut coverage = coverage(facts, last);
+        let mut coverage = match facts.sensor {
+            SensorKind::Ebpf => coverage(facts, last),
+            _ => Coverage::default(),
+        };
         self.refusals.tell(&mut coverage.locks);
         let contained = !coverage.locks.is_empty() && coverage.locks.iter().all(|l| l.held);
         let assurance = if contained { Assurance::Contained } else { facts.assurance() };
@@ -124,12 +112,14 @@ impl Engine {
     }
 
     /// What the kernel and the stages counted as lost.
-    fn count_gaps(&mut self, last: &Final) {
+    fn count_gaps(&mut self, facts: &Facts, last: &Final) {
         let c = |i: u32| last.counters.get(i as usize).copied().unwrap_or(0);
         let emitted = c(counter::EMITTED);
+        // Nobody counts in the kernel for a sensor that polls.
+        let uncounted = if facts.sensor == SensorKind::Ebpf { last.received.saturating_sub(emitted) } else { 0 };
         let told: [(&'static str, u64, &str); 13] = [
             ("events-dropped", emitted.saturating_sub(last.received), "events that the ring buffer had no room for"),
-            ("events-uncounted", last.received.saturating_sub(emitted), "events beyond what the kernel counted"),
+            ("events-uncounted", uncounted, "events beyond what the kernel counted"),
             ("events-undecoded", last.undecoded, "events that could not be decoded"),
             ("events-not-stored", last.dropped.values().sum(), "events that did not reach the database"),
             (
@@ -208,7 +198,7 @@ fn session(facts: &Facts, last: &Final, assurance: Assurance) -> SessionInfo {
         host,
         boot_id,
         kernel,
-        sensor: SensorKind::Ebpf.as_str().into(),
+        sensor: facts.sensor.as_str().into(),
         assurance,
         policy: facts.policy.clone(),
         started_at: rfc3339(facts.started_ns),

@@ -182,6 +182,7 @@ fn facts(plan: &Plan) -> Facts {
             sha256: p.sha256.clone(),
             files: plan.sources.clone(),
         }),
+        sensor: trustrun_model::SensorKind::Ebpf,
         enforce: plan.enforce,
         locks: plan.surveyed.clone(),
         doors: plan.doors(),

@@ -36,6 +36,8 @@ pub struct Changes {
     unconnected: HashSet<u64>,
     /// How many UDP sockets without a peer were seen, for the report.
     pub unconnected_seen: u64,
+    /// How many TCP connections the target was seen to open.
+    pub opened_tcp: u64,
 }
 
 impl Changes {
@@ -130,6 +132,7 @@ impl Changes {
         *sequence += 1;
         let id = FlowId { cookie: socket.key, sequence: *sequence };
         let direction = if accepted(socket, listening) { Direction::In } else { Direction::Out };
+        self.opened_tcp += u64::from(socket.protocol == Protocol::Tcp && direction == Direction::Out);
         Flow { id, protocol: socket.protocol, direction, local: socket.local, peer }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use trustrun_common::counter;
 use trustrun_guard::locks::Held;
-use trustrun_model::{Assurance, Instants, Limit, LockState, Operator, PolicyRef};
+use trustrun_model::{Assurance, Instants, Limit, LockState, Operator, PolicyRef, SensorKind};
 
 /// What is known of a session when it starts.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct Facts {
     pub operator: Operator,
     /// The policy.
     pub policy: Option<PolicyRef>,
+    /// What looks.
+    pub sensor: SensorKind,
     /// Whether the kernel refuses.
     pub enforce: bool,
     /// The command's locks as far as this host can hold them; none where nothing is refused.
@@ -41,7 +43,11 @@ impl Facts {
     /// What kind of looking it is, before it is known which locks the command took upon itself.
     #[must_use]
     pub fn assurance(&self) -> Assurance {
-        if self.enforce { Assurance::Enforced } else { Assurance::Observed }
+        match self.sensor {
+            SensorKind::Sockets => Assurance::Sampled,
+            _ if self.enforce => Assurance::Enforced,
+            _ => Assurance::Observed,
+        }
     }
 
     /// The locks that the command was under: those that this host can hold and that it told of itself.
@@ -62,6 +68,29 @@ pub struct LostHook {
     pub hook: u32,
     /// When that was noticed, nanoseconds since the epoch.
     pub noticed_ns: i64,
+}
+
+impl Final {
+    /// The end of a session without the kernel's programs.
+    pub(crate) fn without_kernel(received: u64, at: Instants) -> Self {
+        Self {
+            watched: true,
+            status: None,
+            counters: [0; counter::COUNT as usize],
+            received,
+            own: 0,
+            undecoded: 0,
+            stored: 0,
+            dropped: BTreeMap::new(),
+            leftovers: Vec::new(),
+            lost_hooks: Vec::new(),
+            held: Held::default(),
+            unix: false,
+            attached_ns: at.wall_ns,
+            no_scope: None,
+            at,
+        }
+    }
 }
 
 /// What is known when it ends.
