@@ -7,6 +7,7 @@
 
 mod caller;
 mod commands;
+mod policies;
 mod trusted;
 
 use std::process::ExitCode;

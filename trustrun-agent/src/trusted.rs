@@ -21,7 +21,7 @@ use std::{
 
 use nix::unistd::{Gid, Group, Uid, User, geteuid};
 use trustrun_model::{PolicyFile, Untrusted};
-use trustrun_policy::{Policy, PolicyError};
+use trustrun_policy::{Opened, Opener, PolicyError, sha256};
 
 use crate::caller;
 
@@ -45,15 +45,6 @@ pub(crate) enum TrustError {
     /// Another file was there when it was looked at again.
     #[error("the policy {policy} was exchanged while it was opened: find out who did it, then run it again")]
     Exchanged {
-        /// The file, as it was named, fit to be shown.
-        policy: Untrusted<String>,
-    },
-    /// Root could read it, the user behind sudo cannot: nothing of its text is told.
-    #[error(
-        "{policy} is no policy; what is wrong in it is not shown, since you may not read it: have somebody who may run \
-         `trustrun policy check` on it"
-    )]
-    Hidden {
         /// The file, as it was named, fit to be shown.
         policy: Untrusted<String>,
     },
@@ -81,39 +72,58 @@ pub(crate) struct NotOurs {
     help: String,
 }
 
-/// Reads a policy for a session.
-///
-/// # Errors
-/// If it cannot be read, does not count or is no policy.
-pub(crate) fn load(path: &Path) -> Result<(Policy, PolicyFile), TrustError> {
-    let name = path.to_string_lossy().into_owned();
-    let unreadable = |e| PolicyError::unreadable(&name, e);
-    let (file, hidden) = match caller::as_caller(|| File::open(path)) {
-        // Under sudo a policy that only root may read counts, but its text is not that user's to see.
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied && caller::behind_sudo().is_some() => {
-            (File::open(path).map_err(unreadable)?, true)
-        }
-        opened => (opened.map_err(unreadable)?, false),
-    };
-    let found = file.metadata().map_err(unreadable)?;
-    if geteuid().is_root() {
-        Trust::now().check(path, &file, &found)?;
-    }
-    let policy = Policy::read(&name, file);
-    let policy =
-        if hidden { policy.map_err(|_| TrustError::Hidden { policy: Untrusted::new(name.clone()) })? } else { policy? };
-    let source = PolicyFile { path: name, owner: found.uid(), sha256: policy.sha256.clone() };
-    Ok((policy, source))
+/// Opens the files of a session's policy, the extended ones too, and remembers whose they are.
+#[derive(Debug, Default)]
+pub(crate) struct Counting {
+    /// Each file, as it was read.
+    pub(crate) files: Vec<PolicyFile>,
 }
 
-/// Reads a policy to say what is in it, with the rights of the user behind sudo.
-///
-/// # Errors
-/// If it cannot be read or is no policy.
-pub(crate) fn look_at(path: &Path) -> Result<Policy, PolicyError> {
-    let name = path.to_string_lossy();
-    let file = caller::as_caller(|| File::open(path)).map_err(|e| PolicyError::unreadable(&name, e))?;
-    Policy::read(&name, file)
+impl Opener for Counting {
+    fn open(&mut self, path: &Path) -> Result<Opened, PolicyError> {
+        let name = path.to_string_lossy().into_owned();
+        let unreadable = |e| PolicyError::unreadable(&name, e);
+        let (file, hidden) = match caller::as_caller(|| File::open(path)) {
+            // Under sudo a policy that only root may read counts, but its text is not that user's to see.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied && caller::behind_sudo().is_some() => {
+                (File::open(path).map_err(unreadable)?, true)
+            }
+            opened => (opened.map_err(unreadable)?, false),
+        };
+        let found = file.metadata().map_err(unreadable)?;
+        if geteuid().is_root() {
+            let checked = Trust::now().check(path, &file, &found);
+            checked.map_err(|error| match error {
+                TrustError::Policy(error) => error,
+                other => PolicyError::NotTaken(Box::new(other)),
+            })?;
+        }
+        let octets = trustrun_policy::read_file(&name, file)?;
+        let file = PolicyFile { path: name, owner: found.uid(), sha256: sha256(&octets) };
+        if !self.files.contains(&file) {
+            self.files.push(file);
+        }
+        Ok(Opened { octets, hidden, identity: Some(identity(&found)) })
+    }
+}
+
+/// Opens files to say what is in them, with the rights of the user behind sudo.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Looking;
+
+impl Opener for Looking {
+    fn open(&mut self, path: &Path) -> Result<Opened, PolicyError> {
+        let name = path.to_string_lossy();
+        let unreadable = |e| PolicyError::unreadable(&name, e);
+        let file = caller::as_caller(|| File::open(path)).map_err(unreadable)?;
+        let found = file.metadata().map_err(unreadable)?;
+        Ok(Opened { octets: trustrun_policy::read_file(&name, file)?, hidden: false, identity: Some(identity(&found)) })
+    }
+}
+
+/// A pipe that is read twice is empty the second time, and by its inode known to be the same.
+fn identity(found: &Metadata) -> String {
+    format!("{}:{}", found.dev(), found.ino())
 }
 
 /// Who is trusted to say what counts.

@@ -48,7 +48,9 @@ fn taken(case: &mut Case, path: &Path, env: &[(&str, &str)], owner: u32) -> Ran 
     let policy = &ran.report()["session"]["policy"];
     assert_eq!(policy["files"][0]["path"], path.to_str().unwrap());
     assert_eq!(policy["files"][0]["owner"], owner);
-    assert_eq!(policy["files"][0]["sha256"], policy["sha256"]);
+    let text = fs::read(path).unwrap();
+    assert_eq!(policy["files"][0]["sha256"], trustrun_policy::sha256(&text), "of the file");
+    assert_ne!(policy["files"][0]["sha256"], policy["sha256"], "of the canonical form");
     ran
 }
 

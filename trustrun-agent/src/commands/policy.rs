@@ -3,9 +3,9 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand};
-use trustrun_policy::PolicyError;
+use trustrun_policy::{Named, PolicyError};
 
-use crate::trusted;
+use crate::{policies::PolicyOptions, trusted::Looking};
 
 /// Look at policies.
 #[derive(Debug, Args)]
@@ -31,7 +31,8 @@ enum PolicyCommand {
 pub(crate) fn run(args: &PolicyArgs) -> Result<ExitCode, PolicyError> {
     let PolicyCommand::Check { files } = &args.command;
     for file in files {
-        let p = trusted::look_at(file)?;
+        let mut opener = Looking;
+        let p = PolicyOptions::default().composer(&mut opener).compose(&[Named::new(file)])?;
         let mode = if p.enforcing() { "enforcing" } else { "observing" };
         println!(
             "{}: policy {}, {} rules, default {}, {mode}",

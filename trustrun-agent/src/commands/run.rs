@@ -10,14 +10,15 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use clap::Args;
 use trustrun_guard::TABLES;
 
+use crate::policies::PolicyOptions;
+
 /// Run a command and see, judge and refuse its connections.
 ///
 /// Exits as the command does; 125 if trustrun itself failed, 126 and 127 as a shell does.
 #[derive(Debug, Default, Args)]
 pub(crate) struct RunArgs {
-    /// A policy file; several are composed, the most severe default wins.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) policy: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) policy: PolicyOptions,
     /// Refuse whatever no rule allows, whatever the policy's default, and start nothing unless every lock holds.
     #[arg(long, conflicts_with_all = ["observe", "best_effort"])]
     pub(crate) strict: bool,

@@ -1,18 +1,22 @@
 //! What a policy says, and what to do about a destination.
 //!
-//! A policy goes one way: text ([`Policy::load`], [`Policy::parse`]) to plain data ([`Policy`]) to two compiled forms
+//! A policy goes one way: texts, put together by a [`Composer`], to plain data ([`Policy`]) to two compiled forms
 //! that must agree: [`Matcher`], which decides in user space, and [`Tables`], which the kernel programs look up.
-//! Nothing here touches the system besides reading the policy's own file.
+//! Nothing here touches the system: files are opened by whom the caller names, and the day is told.
 
+mod canonical;
+mod compose;
 mod document;
 mod encrypted_dns;
 mod error;
+mod fault;
 mod learn;
 mod load;
 mod matcher;
 mod pattern;
 mod policy;
 mod ports;
+mod presets;
 mod private;
 mod query;
 mod rule;
@@ -20,15 +24,19 @@ mod socket_path;
 mod suggest;
 mod tables;
 mod targets;
+mod text;
 mod yaml;
 
+pub use compose::{Composer, Named, NoFiles, Opened, Opener};
+pub use document::{Capture, Head, Kind};
 pub use encrypted_dns::ENCRYPTED_DNS;
-pub use error::{Fault, Place, PolicyError};
+pub use error::{Fault, MAX_FAULTS, Place, PolicyError, Wrong};
 pub use learn::Seen;
-pub use load::MAX_BYTES;
+pub use load::{AnyFile, MAX_BYTES, read_file};
 pub use matcher::{Decision, Matcher};
 pub use pattern::{Pattern, PatternError};
-pub use policy::Policy;
+pub use policy::{DocumentRef, Expired, Policy, sha256};
+pub use presets::{Preset, presets};
 pub use private::{Private, is_private_address, is_public_name};
 pub use rule::{Agreement, Baa, Except, Origin, Rule, RuleIndex, When};
 pub use tables::{MAX_PORT_ENTRIES, NameKey, Tables, TablesError};

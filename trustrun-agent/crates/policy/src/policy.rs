@@ -1,14 +1,13 @@
 //! A policy as plain data.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-};
+use std::{collections::BTreeSet, fmt, path::PathBuf, sync::Arc};
 
+use jiff::civil::Date;
 use sha2::{Digest, Sha256};
 use trustrun_model::Action;
 
-use crate::{Matcher, Rule, RuleIndex, Tables, TablesError};
+use crate::pattern::shown;
+use crate::{Capture, Matcher, Origin, Rule, RuleIndex, Tables, TablesError};
 
 /// What is acceptable, and what to do about the rest.
 ///
@@ -20,11 +19,13 @@ pub struct Policy {
     pub name: String,
     /// What it says about itself.
     pub description: Option<String>,
-    /// SHA-256 of the text, in lower-case hexadecimal. Of several policies: of their sorted digests, each followed by
-    /// a newline.
+    /// Its identity: SHA-256 of its canonical form, in lower-case hexadecimal. Of a document by itself
+    /// ([`Policy::parse`]) that of its text.
     pub sha256: String,
     /// What happens where no rule matches.
     pub default: Action,
+    /// What is kept of the content of connections.
+    pub capture: Capture,
     /// Sockets of services outside, or folders of them, that a command under an enforcing policy finds: absolute paths.
     pub unix_sockets: BTreeSet<PathBuf>,
     /// The rules; a [`RuleIndex`] is an index into them.
@@ -32,52 +33,84 @@ pub struct Policy {
     /// Rules for accepted connections: patterns are peers' networks with the port that was connected to. Where there is
     /// none, accepted connections are reported and not judged.
     pub listen: Vec<Rule>,
+    /// Its canonical form, whose digest it is known by; empty for a document by itself.
+    pub canonical: Arc<str>,
+    /// What it is made of, sorted.
+    pub documents: Vec<DocumentRef>,
+    /// What no longer counts, sorted.
+    pub expired: Vec<Expired>,
+    /// The environment whose overlay it has.
+    pub environment: Option<String>,
+}
+
+/// A document that a policy is made of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DocumentRef {
+    /// The file as it was named, or the preset.
+    pub name: String,
+    /// SHA-256 of its octets, in lower-case hexadecimal.
+    pub sha256: String,
+    /// Whether it comes with trustrun.
+    pub preset: bool,
+}
+
+/// What no longer counts, since its last day is past.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Expired {
+    /// A rule, which is left out.
+    Rule {
+        /// Its name, with its document's where it is extended.
+        name: String,
+        /// Its last day.
+        on: Date,
+        /// Where it is written.
+        origin: Origin,
+    },
+    /// An exception, which is left out.
+    Except {
+        /// What it took out.
+        destination: String,
+        /// Its last day.
+        on: Date,
+        /// Where it is written.
+        origin: Origin,
+    },
+    /// An agreement: what the preset allows is a violation.
+    Agreement {
+        /// The preset.
+        preset: String,
+        /// Its last day.
+        on: Date,
+        /// Where it is written.
+        origin: Origin,
+    },
+}
+
+impl Expired {
+    /// Its last day, and where it is written.
+    #[must_use]
+    pub fn place(&self) -> (Date, &Origin) {
+        let (Self::Rule { on, origin, .. } | Self::Except { on, origin, .. } | Self::Agreement { on, origin, .. }) =
+            self;
+        (*on, origin)
+    }
+}
+
+impl fmt::Display for Expired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rule { name, on, .. } => write!(f, "the rule `{}` expired on {on} and is left out", shown(name)),
+            Self::Except { destination, on, .. } => {
+                write!(f, "the exception for `{}` expired on {on} and is left out", shown(destination))
+            }
+            Self::Agreement { preset, on, .. } => {
+                write!(f, "the agreement for {} expired on {on}: what it allows is a violation", shown(preset))
+            }
+        }
+    }
 }
 
 impl Policy {
-    /// Puts several policies together: all rules of all, and the most severe default. The result is the same in
-    /// whatever order they are given; one that is given twice counts once. Rules are then named
-    /// `policy/rule`. None where there is no policy at all.
-    #[must_use]
-    pub fn merge(policies: Vec<Self>) -> Option<Self> {
-        let mut distinct: BTreeMap<(String, String), Self> = BTreeMap::new();
-        for policy in policies {
-            let default = policy.default;
-            let kept = distinct.entry((policy.name.clone(), policy.sha256.clone())).or_insert(policy);
-            // The same text twice, but one with a default of its own (`with_default`).
-            kept.default = kept.default.max(default);
-        }
-        if distinct.len() < 2 {
-            return distinct.into_values().next();
-        }
-        let mut digests: Vec<String> = distinct.values().map(|p| format!("{}\n", p.sha256)).collect();
-        digests.sort();
-        let name = distinct.values().map(|p| p.name.as_str()).collect::<Vec<_>>().join("+");
-        let default = distinct.values().map(|p| p.default).max()?;
-        let unix_sockets = distinct.values().flat_map(|p| p.unix_sockets.iter().cloned()).collect();
-        let (mut rules, mut listen) = (Vec::new(), Vec::new());
-        for policy in distinct.into_values() {
-            let named = |rule: Rule| Rule { name: format!("{}/{}", policy.name, rule.name), ..rule };
-            rules.extend(policy.rules.into_iter().map(named));
-            listen.extend(policy.listen.into_iter().map(named));
-        }
-        Some(Self {
-            name,
-            description: None,
-            sha256: sha256(digests.concat().as_bytes()),
-            default,
-            unix_sockets,
-            rules,
-            listen,
-        })
-    }
-
-    /// The same rules with another default, for `--strict`. The digest stays that of the text.
-    #[must_use]
-    pub fn with_default(self, default: Action) -> Self {
-        Self { default, ..self }
-    }
-
     /// Whether anything can be refused: a `block` or `kill`, the default included.
     #[must_use]
     pub fn enforcing(&self) -> bool {
@@ -107,7 +140,8 @@ impl Policy {
     }
 }
 
-/// Lower-case hexadecimal.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
+/// SHA-256 of octets, in lower-case hexadecimal.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }

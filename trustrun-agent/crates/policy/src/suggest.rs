@@ -11,6 +11,11 @@ pub(crate) fn nearest<'a>(found: &str, words: &[&'a str]) -> Option<&'a str> {
     (distance <= 2 && distance < word.len()).then_some(word)
 }
 
+/// The end of a message, where something similar is known.
+pub(crate) fn or_nothing(meant: &Option<String>) -> String {
+    meant.as_ref().map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"))
+}
+
 /// Edits (insert, remove, replace, swap of neighbours) between two words: the optimal string alignment distance.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());

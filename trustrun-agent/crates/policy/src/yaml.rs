@@ -1,101 +1,244 @@
-//! The YAML reader: its limits, and its errors in our words.
+//! YAML text to a tree of values that know where they stand: its limits, and its errors in our words.
+//!
+//! A tree and not a deserializer, because that would stop at the first value that is not as it wants it.
 
-use serde::de::DeserializeOwned;
-use serde_yaml::{
-    Error, Location, Options,
-    options::{DuplicateKeyPolicy, MergeKeyPolicy},
+use std::{borrow::Cow, collections::HashMap};
+
+use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, Span, StrInput};
+
+use crate::{
+    Fault,
+    pattern::shown,
+    text::{Faults, Spot, Text},
 };
 
-use crate::{Fault, PolicyError, pattern::shown, suggest::nearest};
+/// Aliases copy what they stand for; a policy needs few of those.
+const MAX_COPIED: usize = 100_000;
+/// Most values of a text: a million rules with names have six million.
+const MAX_NODES: usize = 8_000_000;
+/// How deep lists and mappings may lie in each other; the language needs seven.
+const MAX_DEPTH: usize = 16;
 
-/// Keys of the language that a later version follows. To ignore one would loosen or tighten a policy in silence.
-const LATER: [&str; 9] = ["extends", "parameters", "when", "except", "expires", "listen", "reason", "preset", "baa"];
-
-/// What a YAML text expands to is bounded by its size, except through aliases; a policy needs few of those.
-const MAX_REPLAYED: usize = 100_000;
-
-fn options() -> Options {
-    serde_yaml::options! {
-        duplicate_keys: DuplicateKeyPolicy::Error,
-        merge_keys: MergeKeyPolicy::Error,
-        reject_unsupported_tags: true,
-        with_snippet: false,
-        emit_comments: false,
-        alias_limits: serde_yaml::alias_limits! {
-            max_total_replayed_events: MAX_REPLAYED,
-            max_replay_stack_depth: 8,
-        },
-        // The text has at most MAX_BYTES octets, and every node and event takes one.
-        budget: serde_yaml::budget! {
-            max_nodes: crate::MAX_BYTES as usize,
-            max_events: 4 * crate::MAX_BYTES as usize,
-            max_depth: 16,
-            max_aliases: 10_000,
-            max_anchors: 10_000,
-        },
-    }
+/// A value.
+#[derive(Clone, Debug)]
+pub(crate) struct Node<'t> {
+    pub(crate) at: Spot,
+    pub(crate) kind: Kind<'t>,
 }
+
+#[derive(Clone, Debug)]
+pub(crate) enum Kind<'t> {
+    /// Nothing, `~` or `null`.
+    Null,
+    Scalar(Cow<'t, str>),
+    List(Vec<Node<'t>>),
+    Map(Vec<(Node<'t>, Node<'t>)>),
+    /// What is wrong, and told already.
+    Wrong,
+}
+
+/// Where reading stopped.
+struct Stop(Spot, Fault);
 
 /// Reads one document.
-pub(crate) fn read<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, PolicyError> {
-    serde_yaml::from_str_with_options(text, options()).map_err(|error| {
-        let error = error.without_snippet();
-        let at = error.location().map_or((1, 1), place);
-        PolicyError::invalid(file, text, at, fault(error, || word_at(text, at)))
-    })
-}
-
-/// Line and column, from 1.
-pub(crate) fn place(at: Location) -> (u64, u64) {
-    (at.line().max(1), at.column().max(1))
-}
-
-/// `found` says what is at the place of the error.
-fn fault(error: &Error, found: impl Fn() -> String) -> Fault {
-    let wrong = |wanted: &str| Fault::WrongType { found: found(), wanted: wanted.into() };
-    match error {
-        Error::SerdeUnknownField { field, .. } if LATER.contains(&field.as_str()) => {
-            Fault::NotYet { key: field.clone() }
+pub(crate) fn read<'t>(text: &'t Text, faults: &Faults) -> Option<Node<'t>> {
+    let options = granit_parser::options! {
+        disallow_directives: true,
+        emit_unresolved_aliases: true,
+        emit_comments: false,
+        flow_nesting_limit: MAX_DEPTH,
+        block_nesting_limit: MAX_DEPTH,
+    };
+    let mut reader = Reader {
+        source: &text.source,
+        events: Parser::new_from_str_with_options(&text.source, options),
+        anchors: HashMap::new(),
+        copied: 0,
+        nodes: 0,
+        faults,
+        text,
+    };
+    match reader.document() {
+        Ok(node) => Some(node),
+        Err(Stop(at, fault)) => {
+            faults.add(text, at, fault);
+            None
         }
-        Error::SerdeUnknownField { field, expected, .. } => {
-            Fault::UnknownKey { found: shown(field), wanted: expected.join(", "), meant: nearest(field, expected) }
-        }
-        Error::DuplicateMappingKey { key, .. } => Fault::DuplicateKey { key: key.as_deref().map_or_else(found, shown) },
-        Error::SerdeInvalidType { expected, .. } => wrong(expected),
-        Error::NullIntoString { .. } => wrong("text"),
-        // The reader's own words for what begins a list, a mapping and a text.
-        Error::Unexpected { expected: "sequence start", .. } => wrong("a list, such as `[\"example.org:443\"]`"),
-        Error::Unexpected { expected: "mapping start", .. } => wrong("keys with values, such as `version: 1`"),
-        Error::Unexpected { expected: "string scalar", .. } => {
-            wrong("text; what begins with `[`, `{` or `*` needs quotes, such as `\"[2001:db8::1]:443\"`")
-        }
-        Error::MultipleDocuments { .. } => Fault::SecondDocument,
-        other => Fault::Yaml { message: message(other), help: help(other) },
     }
 }
 
-/// The reader's message, without the place, which ours begins with.
-fn message(error: &Error) -> String {
-    let text = error.to_string();
-    let place =
-        error.location().map_or_else(String::new, |at| format!(" at line {}, column {}", at.line(), at.column()));
-    shown(text.strip_suffix(&place).unwrap_or(&text))
+struct Reader<'t, 'f> {
+    source: &'t str,
+    events: Parser<'t, StrInput<'t>>,
+    anchors: HashMap<usize, Node<'t>>,
+    copied: usize,
+    nodes: usize,
+    faults: &'f Faults,
+    text: &'t Text,
 }
 
-fn help(error: &Error) -> &'static str {
-    match error {
-        Error::UnknownAnchor { .. } => "; a pattern that begins with `*` needs quotes, such as `\"*.example.org\"`",
-        Error::AliasReplayLimitExceeded { .. } | Error::AliasReplayStackDepthExceeded { .. } | Error::Budget { .. } => {
-            "; write out what the aliases stand for"
+impl<'t> Reader<'t, '_> {
+    fn document(&mut self) -> Result<Node<'t>, Stop> {
+        let mut document = None;
+        loop {
+            let (event, at) = self.next()?;
+            match event {
+                Event::StreamStart | Event::DocumentEnd => {}
+                Event::DocumentStart(..) if document.is_some() => return Err(Stop(at, Fault::SecondDocument)),
+                Event::DocumentStart(..) => {}
+                Event::StreamEnd => return document.ok_or(Stop(Spot::TOP, Fault::Empty)),
+                event => document = Some(self.node(event, at)?),
+            }
         }
+    }
+
+    fn next(&mut self) -> Result<(Event<'t>, Spot), Stop> {
+        match self.events.next_event() {
+            Some(Ok((event, span))) => Ok((event, spot(&span))),
+            Some(Err(error)) => Err(stop(self.source, &error)),
+            // The parser ends with `StreamEnd`, after which nobody asks.
+            None => Err(Stop(Spot::TOP, Fault::Empty)),
+        }
+    }
+
+    /// As deep as the parser lets lists and mappings lie in each other.
+    fn node(&mut self, event: Event<'t>, at: Spot) -> Result<Node<'t>, Stop> {
+        self.nodes += 1;
+        if self.nodes > MAX_NODES {
+            return Err(Stop(at, Fault::TooMuch { limit: MAX_NODES, what: "values" }));
+        }
+        let (kind, anchor, tag, end) = match event {
+            Event::Scalar(value, style, anchor, tag) => {
+                let null = style == ScalarStyle::Plain && matches!(&*value, "" | "~" | "null" | "Null" | "NULL");
+                (if null { Kind::Null } else { Kind::Scalar(value) }, anchor, tag, at)
+            }
+            Event::SequenceStart(_, anchor, tag) => {
+                let mut list = Vec::new();
+                let end = loop {
+                    match self.next()? {
+                        (Event::SequenceEnd, end) => break end,
+                        (event, at) => list.push(self.node(event, at)?),
+                    }
+                };
+                (Kind::List(list), anchor, tag, end)
+            }
+            Event::MappingStart(_, anchor, tag) => {
+                let mut map = Vec::new();
+                let end = loop {
+                    let (event, at) = match self.next()? {
+                        (Event::MappingEnd, end) => break end,
+                        key => key,
+                    };
+                    let key = self.node(event, at)?;
+                    let (event, at) = self.next()?;
+                    map.push((key, self.node(event, at)?));
+                };
+                (Kind::Map(map), anchor, tag, end)
+            }
+            Event::Alias(id) => return self.alias(id, at),
+            Event::UnresolvedAlias(name) => {
+                let fault = Fault::Yaml {
+                    message: format!("`*{}` stands for nothing that came before", shown(&name)),
+                    help: "; a pattern that begins with `*` needs quotes, such as `\"*.example.org\"`",
+                };
+                self.faults.add(self.text, at, fault);
+                (Kind::Wrong, 0, None, at)
+            }
+            _ => return Err(Stop(at, Fault::Yaml { message: "found no value here".into(), help: "" })),
+        };
+        if let Some(tag) = tag {
+            let message = format!("`{}` is a tag", shown(&tag.original()));
+            self.faults.add(self.text, at, Fault::Yaml { message, help: ", which no policy needs; leave it out" });
+        }
+        let node = Node { at: Spot { end: end.end.max(at.end), ..at }, kind };
+        if anchor != 0 {
+            self.copy(&node, at)?;
+            self.anchors.insert(anchor, node.clone());
+        }
+        Ok(node)
+    }
+
+    fn alias(&mut self, id: usize, at: Spot) -> Result<Node<'t>, Stop> {
+        let Some(node) = self.anchors.get(&id).cloned() else {
+            let message = "an alias stands for what it is a part of".into();
+            return Err(Stop(at, Fault::Yaml { message, help: "; write it out" }));
+        };
+        self.copy(&node, at)?;
+        Ok(node)
+    }
+
+    /// Counts what is about to be copied.
+    fn copy(&mut self, node: &Node<'_>, at: Spot) -> Result<(), Stop> {
+        self.copied += node.size(MAX_COPIED);
+        if self.copied > MAX_COPIED {
+            let message = format!("its aliases stand for more than {MAX_COPIED} values");
+            return Err(Stop(at, Fault::Yaml { message, help: "; write out what they stand for" }));
+        }
+        Ok(())
+    }
+}
+
+impl Node<'_> {
+    /// How many values it is, itself included; not counted on beyond `most`.
+    fn size(&self, most: usize) -> usize {
+        let mut size = 1;
+        let mut add = |node: &Self| {
+            if size <= most {
+                size += node.size(most);
+            }
+        };
+        match &self.kind {
+            Kind::Null | Kind::Scalar(_) | Kind::Wrong => {}
+            Kind::List(list) => list.iter().for_each(add),
+            Kind::Map(map) => map.iter().for_each(|(key, value)| {
+                add(key);
+                add(value);
+            }),
+        }
+        size
+    }
+
+    /// What it is, for a message.
+    pub(crate) fn shown(&self) -> String {
+        match &self.kind {
+            Kind::Null | Kind::Wrong => "nothing".into(),
+            Kind::Scalar(text) => format!("`{}`", shown(text)),
+            Kind::List(_) => "a list".into(),
+            Kind::Map(_) => "a mapping".into(),
+        }
+    }
+}
+
+fn small(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+fn spot(span: &Span) -> Spot {
+    let start = span.start;
+    let octet = |marker: granit_parser::Marker| small(marker.byte_offset().unwrap_or_default());
+    Spot { line: small(start.line().max(1)), column: small(start.col() + 1), start: octet(start), end: octet(span.end) }
+}
+
+fn stop(source: &str, error: &ScanError) -> Stop {
+    let at = spot(&Span::empty(*error.marker()));
+    let help = match error.kind() {
+        ErrorKind::TabNotAllowed
+        | ErrorKind::TabInBlockIndentation
+        | ErrorKind::TabInIndentation
+        | ErrorKind::TabInPlainScalar
+        | ErrorKind::TabAtBlockScalarStart => "; YAML is indented with spaces: replace the tab",
+        ErrorKind::RecursionLimitExceeded => "; lists and mappings lie too deep in each other",
+        ErrorKind::DirectiveDisallowed => "; leave out the line that begins with `%`",
+        ErrorKind::UnclosedQuotedScalar => "; close it, or see where one closes too early",
+        ErrorKind::UnclosedFlowCollection { .. } => "; close it",
+        // What is wrong is often a tab that the reader took for the end of something.
+        _ if line_begins_with_tab(source, at) => "; YAML is indented with spaces: replace the tab",
         _ => "",
-    }
+    };
+    Stop(at, Fault::Yaml { message: shown(&error.info()), help })
 }
 
-/// What stands at a place, up to the end of the word.
-fn word_at(text: &str, (line, column): (u64, u64)) -> String {
-    let index = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).saturating_sub(1);
-    let rest = text.lines().nth(index(line)).unwrap_or_default().chars().skip(index(column));
-    let word: String = rest.take_while(|c| !c.is_whitespace()).take(40).collect();
-    if word.is_empty() { "nothing".into() } else { format!("`{}`", shown(&word)) }
+fn line_begins_with_tab(source: &str, at: Spot) -> bool {
+    let line = source.lines().nth(at.line.saturating_sub(1) as usize).unwrap_or_default();
+    line.trim_start_matches(' ').starts_with('\t')
 }

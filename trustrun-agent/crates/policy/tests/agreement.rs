@@ -2,9 +2,11 @@
 
 mod support;
 
+use jiff::civil::date;
 use proptest::prelude::*;
-use support::{emulate, emulate_query, judge, judge_query, number, policy, scene};
+use support::{emulate, emulate_query, judge, judge_query, number, policy, scene, yaml};
 use trustrun_model::Protocol;
+use trustrun_policy::{Composer, Named, NoFiles};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
@@ -60,13 +62,14 @@ proptest! {
     }
 
     #[test]
-    fn merging_decides_as_one_policy_with_all_rules((rules, default, destinations) in scene(), cut in 0usize..10) {
+    fn composing_decides_as_one_policy_with_all_rules((rules, default, destinations) in scene(), cut in 0usize..10) {
         let cut = cut.min(rules.len());
         let (first, second) = (rules[..cut].to_vec(), rules[cut..].to_vec());
-        let parts = || vec![policy(&first, default), policy(&second, default)];
-        let merged = trustrun_policy::Policy::merge(parts()).unwrap();
-        let reversed = trustrun_policy::Policy::merge(parts().into_iter().rev().collect()).unwrap();
-        prop_assert_eq!(&merged, &reversed);
+        let part = |name: &str, rules| Named::Text(name.into(), yaml(rules, default).into_bytes());
+        let parts = vec![part("first.yaml", &first), part("second.yaml", &second)];
+        let compose = |parts: Vec<Named>| Composer::new(&mut NoFiles, date(2026, 11, 21)).compose(&parts).unwrap();
+        let merged = compose(parts.clone());
+        prop_assert_eq!(&merged, &compose(parts.into_iter().rev().collect()));
         let (merged, whole) = (merged.compile(), policy(&rules, default).compile());
         for dest in &destinations {
             let protocol = Protocol::from_number(dest.protocol);

@@ -141,19 +141,6 @@ fn search_expansions_of_allowed_names_are_known() {
 }
 
 #[test]
-fn policies_merge_to_the_same_whatever_their_order() {
-    let one = || parse("version: 1\nname: one\ndefault: allow\nrules:\n  - allow: [\"a.test\"]\n");
-    let two = || parse("version: 1\nname: two\ndefault: block\nrules:\n  - name: x\n    kill: [\"b.test\"]\n");
-    let merged = Policy::merge(vec![two(), one(), two()]).unwrap();
-    assert_eq!(Some(&merged), Policy::merge(vec![one(), two()]).as_ref());
-    assert_eq!((merged.name.as_str(), merged.default, merged.rules.len()), ("one+two", Action::Block, 2));
-    assert_eq!(merged.rule_name(RuleIndex(1)), "two/x");
-    assert_eq!(Policy::merge(vec![one()]), Some(one()));
-    assert_eq!(Policy::merge(vec![]), None);
-    assert!(!one().enforcing() && one().with_default(Action::Block).enforcing());
-}
-
-#[test]
 fn tables_have_the_keys_that_the_kernel_looks_up() {
     let tables =
         rules("block", &["allow: [\"a.bc:443\", \"*.bc\"]", "allow: [\"192.0.2.0/24:8000-8001\"]"]).tables().unwrap();

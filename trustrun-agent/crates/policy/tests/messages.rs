@@ -30,12 +30,12 @@ fn keys() {
     refused(
         "version: 1\ndefualt: block\n",
         "2:1: unknown key `defualt`: wanted one of version, name, description, \
-        default, capture, unix_sockets, rules; did you mean `default`?",
+         extends, parameters, default, capture, unix_sockets, rules, listen, overlays, preset; did you mean `default`?",
     );
     refused(
         "version: 1\ndefault: block\nrules:\n  - alow: [\"a.b\"]\n",
-        "4:5: unknown key `alow`: wanted one of name, allow, alert, block, kill, private, \
-         require_private_ip; did you mean `allow`?",
+        "4:5: unknown key `alow`: wanted one of name, allow, alert, block, kill, except, when, private, \
+         require_private_ip, severity, reason, expires; did you mean `allow`?",
     );
     refused(
         "version: 1\ndefault: block\nrules:\n  - private: alow\n    allow: [\"a.b\"]\n",
@@ -62,24 +62,13 @@ fn keys() {
     );
     refused(
         "version: 1\ndefault: block\nrules:\n  - name: x\n",
-        "4:5: rule `x` has no pattern: wanted a list under allow, alert, block or kill",
+        "4:5: rule `x` has no pattern: wanted a list under allow, alert, block or kill, such as \
+         `allow: [\"example.org:443\"]`",
     );
 }
 
 #[test]
-fn keys_of_later_versions_are_refused_rather_than_ignored() {
-    for key in ["extends", "parameters", "listen"] {
-        refused(
-            &format!("version: 1\ndefault: block\n{key}: []\n"),
-            &format!("3:1: `{key}` is not yet supported in this version: leave it out, as it would not be followed"),
-        );
-    }
-    for key in ["when", "except", "expires"] {
-        refused(
-            &format!("version: 1\ndefault: block\nrules:\n  - allow: [\"a.b\"]\n    {key}: {{}}\n"),
-            &format!("5:5: `{key}` is not yet supported in this version: leave it out, as it would not be followed"),
-        );
-    }
+fn paths_of_sockets() {
     refused(
         "version: 1\ndefault: block\nunix_sockets: [/tmp/x, run/y]\n",
         "3:24: `run/y` is no path of a socket: it has to begin with `/`, such as `/run/postgresql/.s.PGSQL.5432`",
@@ -88,11 +77,6 @@ fn keys_of_later_versions_are_refused_rather_than_ignored() {
         "version: 1\ndefault: block\nunix_sockets:\n  - /run\n",
         "4:5: `/run` is no path of a socket: it would let every service in: name the sockets, or a folder with few of \
         them, such as `/run/postgresql/.s.PGSQL.5432`",
-    );
-    refused(
-        "version: 1\ndefault: block\ncapture: full\n",
-        "3:10: capture `full` is not yet supported in this version: \
-        wanted `metadata`; no content is captured",
     );
 }
 
@@ -107,11 +91,11 @@ fn shapes() {
     refused(
         "version: 1\ndefault: block\nrules:\n  - allow: [*.example.org]\n",
         "4:13: not YAML as a policy wants it: \
-        alias references unknown anchor; a pattern that begins with `*` needs quotes, such as `\"*.example.org\"`",
+        `*.example.org` stands for nothing that came before; a pattern that begins with `*` needs quotes, such as `\"*.example.org\"`",
     );
     refused(
         "version: 1\ndefault: block\n---\nversion: 1\n",
-        "4:1: a second YAML document begins: wanted one policy in a file; leave out the `---`",
+        "3:1: a second YAML document begins: wanted one policy in a file; leave out the `---`",
     );
     refused("# nothing\n\n", "1:1: the policy is empty: wanted at least `version: 1`, `default: block` and `rules:`");
     assert!(refusal("version: 1\ndefault: \"block\n").starts_with("p.yaml:3:1: not YAML"));
@@ -195,11 +179,9 @@ fn names() {
 }
 
 #[test]
-fn the_line_is_shown_with_a_caret() {
-    let text = "version: 1\ndefault: block\nrules:\n\t\n";
-    assert!(Policy::parse("p.yaml", text.as_bytes()).is_ok() || refusal(text).starts_with("p.yaml:"));
+fn the_line_is_shown_with_what_is_meant_underlined() {
     let error = Policy::parse("p.yaml", b"version: 1\ndefault: nope\n").unwrap_err().to_string();
-    assert!(error.ends_with("\n 2 | default: nope\n   |          ^"), "{error}");
+    assert!(error.ends_with("\n 2 | default: nope\n   |          ^^^^"), "{error}");
 }
 
 #[test]
@@ -210,9 +192,9 @@ fn files() {
     let sparse = tempfile::NamedTempFile::new().unwrap();
     sparse.as_file().set_len(1 << 30).unwrap();
     let large = Policy::load(sparse.path()).unwrap_err().to_string();
-    assert!(large.contains("1073741824 octets: wanted at most 16777216"), "{large}");
+    assert!(large.contains("1073741824 octets: wanted at most 67108864"), "{large}");
     // A device tells no size; no more than the limit is read.
-    assert!(Policy::load("/dev/zero").unwrap_err().to_string().contains("more than 16777216 octets"));
+    assert!(Policy::load("/dev/zero").unwrap_err().to_string().contains("more than 67108864 octets"));
     let mut small = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
     small.write_all(b"version: 1\ndefault: block\n").unwrap();
     assert!(small.path().ends_with(format!("{}.yaml", Policy::load(small.path()).unwrap().name)));
@@ -239,7 +221,7 @@ fn the_largest_hostile_texts_are_refused_in_time() {
     {
         let start = std::time::Instant::now();
         assert!(Policy::parse("p.yaml", full(unit).as_bytes()).is_err(), "{unit:?}");
-        assert!(start.elapsed().as_secs() < 20, "{unit:?} took {:?}", start.elapsed());
+        assert!(start.elapsed().as_secs() < 60, "{unit:?} took {:?}", start.elapsed());
     }
 }
 

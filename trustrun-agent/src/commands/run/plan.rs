@@ -9,16 +9,12 @@ use std::{
 
 use trustrun_common::Address;
 use trustrun_guard::{GuardError, Identity, Name, Sizes};
-use trustrun_model::{Action, LockState, PolicyFile, Untrusted};
-use trustrun_policy::{Policy, PolicyError, Tables, TablesError};
+use trustrun_model::{LockState, PolicyFile, Untrusted};
+use trustrun_policy::{Capture, Policy, PolicyError, Tables, TablesError};
 use trustrun_session::Resolvers;
 use trustrun_store::SessionId;
 
-use crate::{
-    caller,
-    commands::run::RunArgs,
-    trusted::{self, TrustError},
-};
+use crate::{caller, commands::run::RunArgs};
 
 /// Shortest life of a name's binding: resolvers with a TTL of 0 are common, and a program may take its time.
 pub(in crate::commands) const DNS_GRACE: Duration = Duration::from_secs(60);
@@ -32,9 +28,15 @@ pub(crate) enum RunError {
     /// The policy is not usable.
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    /// The policy is not usable, or does not count.
-    #[error(transparent)]
-    Trust(#[from] TrustError),
+    /// The policy wants more than this version can do.
+    #[error(
+        "the policy says `capture: {capture}`, and no content of connections is captured yet: nothing is run, since less \
+         would be kept than the policy promises; write `capture: metadata`"
+    )]
+    Capture {
+        /// What it wants.
+        capture: &'static str,
+    },
     /// The policy is too large for the kernel.
     #[error(transparent)]
     Tables(#[from] TablesError),
@@ -169,25 +171,11 @@ fn is_executable(path: &Path) -> bool {
 }
 
 fn policy(args: &RunArgs) -> Result<(Option<Policy>, Vec<PolicyFile>), RunError> {
-    let (loaded, sources) = args
-        .policy
-        .iter()
-        .map(|path| trusted::load(path))
-        .collect::<Result<Vec<_>, _>>()?
-        .into_iter()
-        .unzip::<_, _, Vec<_>, Vec<_>>();
-    let merged = Policy::merge(loaded);
-    if !args.strict {
-        return Ok((merged, sources));
+    let (policy, sources) = args.policy.for_session(args.strict)?;
+    match policy.as_ref().map(|policy| policy.capture) {
+        None | Some(Capture::Metadata) => Ok((policy, sources)),
+        Some(capture) => Err(RunError::Capture { capture: capture.as_str() }),
     }
-    let strict = match merged {
-        Some(p) => {
-            let default = p.default.max(Action::Block);
-            p.with_default(default)
-        }
-        None => Policy::parse("--strict", b"version: 1\nname: strict\ndefault: block\n")?,
-    };
-    Ok((Some(strict), sources))
 }
 
 /// Observing changes nothing: the command stays who we are. Enforcing runs it as the user behind sudo.
