@@ -104,13 +104,15 @@ impl Faults {
 
 /// The line of a place, cropped to a window around it, and what is meant underlined.
 fn excerpt(source: &str, at: Spot) -> String {
-    const BEFORE: usize = 60;
+    const BEFORE: usize = 80;
     const AFTER: usize = 80;
     let Some((line, from)) = line_of(source, at) else { return String::new() };
     let from = from.min(line.len());
     let start = line[..from].char_indices().rev().take(BEFORE).last().map_or(from, |(i, _)| i);
     let window: String = line[from..].chars().take(AFTER).collect();
-    let before = Untrusted::new(&line[start..from]).to_string();
+    let rest = if from + window.len() < line.len() { "…" } else { "" };
+    let cropped = if start > 0 { "…" } else { "" };
+    let before = format!("{cropped}{}", Untrusted::new(&line[start..from]));
     if before.trim().is_empty() && window.trim().is_empty() {
         return String::new();
     }
@@ -118,11 +120,12 @@ fn excerpt(source: &str, at: Spot) -> String {
     let meant = window.char_indices().take_while(|(i, _)| *i < meant).map(|(_, c)| c).collect::<String>();
     // Tabs and what is escaped change the width, so what is underlined is measured as it is shown.
     let shown = |text: &str| Untrusted::new(text).to_string().chars().count();
-    let marks = "^".repeat(shown(meant.trim_end()).max(1));
+    let meant = if meant.trim().is_empty() { &meant[..] } else { meant.trim_end() };
+    let marks = "^".repeat(shown(meant).max(1));
     let number = at.line;
     let margin = " ".repeat(number.to_string().len());
     let indent = " ".repeat(before.chars().count());
-    format!("\n {number} | {before}{after}\n {margin} | {indent}{marks}", after = Untrusted::new(window))
+    format!("\n {number} | {before}{after}{rest}\n {margin} | {indent}{marks}", after = Untrusted::new(window))
 }
 
 /// The line on which a place is, without its end, and where in it the place is, in octets.

@@ -148,7 +148,7 @@ impl<'t> Reader<'t, '_> {
         };
         if let Some(tag) = tag {
             let message = format!("`{}` is a tag", shown(&tag.original()));
-            self.faults.add(self.text, at, Fault::Yaml { message, help: ", which no policy needs; leave it out" });
+            self.faults.add(self.text, self.tag_before(at, &tag.original()), Fault::Yaml { message, help: ", which no policy needs; leave it out" });
         }
         let node = Node { at: Spot { end: end.end.max(at.end), ..at }, kind };
         if anchor != 0 {
@@ -158,13 +158,22 @@ impl<'t> Reader<'t, '_> {
         Ok(node)
     }
 
+    /// Where the tag of a value stands.
+    fn tag_before(&self, at: Spot, tag: &str) -> Spot {
+        let before = self.source.get(..at.start as usize).unwrap_or_default();
+        let line = before.rfind('\n').map_or(0, |i| i + 1);
+        let Some(found) = before[line..].rfind(tag) else { return at };
+        let column = small(before[line..][..found].chars().count() + 1);
+        Spot { line: at.line, column, start: small(line + found), end: small(line + found + tag.len()) }
+    }
+
     fn alias(&mut self, id: usize, at: Spot) -> Result<Node<'t>, Stop> {
         let Some(node) = self.anchors.get(&id).cloned() else {
             let message = "an alias stands for what it is a part of".into();
             return Err(Stop(at, Fault::Yaml { message, help: "; write it out" }));
         };
         self.copy(&node, at)?;
-        Ok(node)
+        Ok(Node { at, ..node })
     }
 
     /// Counts what is about to be copied.
@@ -221,24 +230,32 @@ fn spot(span: &Span) -> Spot {
 
 fn stop(source: &str, error: &ScanError) -> Stop {
     let at = spot(&Span::empty(*error.marker()));
-    let help = match error.kind() {
+    let tab = match error.kind() {
         ErrorKind::TabNotAllowed
         | ErrorKind::TabInBlockIndentation
         | ErrorKind::TabInIndentation
         | ErrorKind::TabInPlainScalar
-        | ErrorKind::TabAtBlockScalarStart => "; YAML is indented with spaces: replace the tab",
+        | ErrorKind::TabAtBlockScalarStart => tab_of_line(source, at, false),
+        // What is wrong is often a tab that the reader took for the end of something.
+        _ => tab_of_line(source, at, true),
+    };
+    let help = match error.kind() {
+        _ if tab.is_some() => "; YAML is indented with spaces: replace the tab",
         ErrorKind::RecursionLimitExceeded => "; lists and mappings lie too deep in each other",
         ErrorKind::DirectiveDisallowed => "; leave out the line that begins with `%`",
         ErrorKind::UnclosedQuotedScalar => "; close it, or see where one closes too early",
         ErrorKind::UnclosedFlowCollection { .. } => "; close it",
-        // What is wrong is often a tab that the reader took for the end of something.
-        _ if line_begins_with_tab(source, at) => "; YAML is indented with spaces: replace the tab",
         _ => "",
     };
-    Stop(at, Fault::Yaml { message: shown(&error.info()), help })
+    Stop(tab.unwrap_or(at), Fault::Yaml { message: shown(&error.info()), help })
 }
 
-fn line_begins_with_tab(source: &str, at: Spot) -> bool {
-    let line = source.lines().nth(at.line.saturating_sub(1) as usize).unwrap_or_default();
-    line.trim_start_matches(' ').starts_with('\t')
+/// The first tab of a place's line, before anything else on it or anywhere.
+fn tab_of_line(source: &str, at: Spot, first: bool) -> Option<Spot> {
+    let before = source.get(..at.start as usize)?;
+    let start = before.rfind('\n').map_or(0, |i| i + 1);
+    let line = source[start..].lines().next()?;
+    let tab = line.find('\t').filter(|tab| !first || line[..*tab].trim().is_empty())?;
+    let column = line[..tab].chars().count() + 1;
+    Some(Spot { line: at.line, column: small(column), start: small(start + tab), end: small(start + tab + 1) })
 }

@@ -121,11 +121,16 @@ fn addresses_and_ports() {
     );
     pattern_refused(
         "example.org:https",
-        "`https` is not a port: wanted a number from 0 to 65535, or two with `-` between; did you mean `443`?",
+        "`https` is not a port: wanted a number from 1 to 65535, or two with `-` between; did you mean `443`?",
     );
     pattern_refused(
         "example.org:70000",
-        "`70000` is not a port: wanted a number from 0 to 65535, or two with `-` between; ports end at 65535",
+        "`70000` is not a port: wanted a number from 1 to 65535, or two with `-` between; ports end at 65535",
+    );
+    pattern_refused(
+        "example.org:0",
+        "`0` is not a port: wanted a number from 1 to 65535, or two with `-` between; leave the port out for all ports, or \
+         write `0-0` where you mean it",
     );
     pattern_refused(
         "example.org:90-80",
@@ -159,8 +164,9 @@ fn names() {
     let long = format!("{}org", "abcdefg.".repeat(32));
     pattern_refused(&long, &format!("the name `{}…` has 259 octets: wanted at most 253 (RFC 1035)", &long[..80]));
     pattern_refused(
-        "bücher.example",
-        "`bücher.example` is not ASCII: wanted the name as it is looked up, in its `xn--` form (IDNA)",
+        "bücher＊.example",
+        "`bücher＊.example` is no internationalised name: it holds what IDNA (UTS 46) does not let \
+         into names; wanted letters, digits and `-`, or the `xn--` form",
     );
     pattern_refused(
         "*x.org",

@@ -21,7 +21,7 @@ pub enum PatternError {
     #[error("`{found}` is not a protocol: wanted tcp, udp, any, icmp, ipv6-icmp, sctp, udplite or ip-N with N up to \
              255{}", did_you_mean(.meant))]
     Protocol { found: String, meant: Option<&'static str> },
-    #[error("`{found}` is not a port: wanted a number from 0 to 65535, or two with `-` between; {help}")]
+    #[error("`{found}` is not a port: wanted a number from 1 to 65535, or two with `-` between; {help}")]
     Port { found: String, help: &'static str },
     #[error("`{lo}-{hi}` is not a port range: the first is greater than the last; did you mean `{hi}-{lo}`?")]
     PortRange { lo: u16, hi: u16 },
@@ -51,8 +51,11 @@ pub enum PatternError {
              `[{address}]:{port}` for the port"
     )]
     Ambiguous { address: String, port: String },
-    #[error("`{found}` is not ASCII: wanted the name as it is looked up, in its `xn--` form (IDNA)")]
-    NotAscii { found: String },
+    #[error(
+        "`{found}` is no internationalised name: it holds what IDNA (UTS 46) does not let into names; wanted letters, \
+             digits and `-`, or the `xn--` form"
+    )]
+    Idn { found: String },
     #[error(
         "`{found}` has `*` in the wrong place: wanted it alone, or as the whole first label, as in `*.example.org`"
     )]

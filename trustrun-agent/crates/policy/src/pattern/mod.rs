@@ -11,7 +11,7 @@ use std::{fmt, str::FromStr};
 
 pub use error::PatternError;
 pub(crate) use error::{did_you_mean, shown};
-pub(crate) use name::{is_host_name, normal};
+pub(crate) use name::{is_host_name, normal, unicode};
 pub(crate) use net::{Net, V4, mapped, prefix};
 use trustrun_model::Protocol;
 
@@ -70,6 +70,14 @@ impl FromStr for Pattern {
 }
 
 impl Pattern {
+    /// The pattern as people read it, where its name is looked up in another form: `münchen.example` for
+    /// `xn--mnchen-3ya.example`. Not escaped.
+    #[must_use]
+    pub fn unicode(&self) -> Option<String> {
+        let (Target::Name(name) | Target::Below(name)) = &self.target else { return None };
+        Some(self.to_string().replacen(&**name, &unicode(name)?, 1))
+    }
+
     /// Refuses combinations that no table can hold, or that were hardly meant.
     fn check(self, has_port: bool, by_number: bool) -> Result<Self, PatternError> {
         if has_port && !self.protocol.is_some_and(has_ports) {
@@ -112,6 +120,8 @@ impl fmt::Display for Pattern {
         }
         match self.ports {
             ALL_PORTS => Ok(()),
+            // Alone it is hardly meant, and refused.
+            (0, 0) => f.write_str(":0-0"),
             (lo, hi) if lo == hi => write!(f, ":{lo}"),
             (lo, hi) => write!(f, ":{lo}-{hi}"),
         }
@@ -191,11 +201,16 @@ fn parse_ports(text: &str) -> Result<(u16, u16), PatternError> {
         number.ok_or_else(|| PatternError::Port { found: shown(text), help: port_help(text, digits) })
     };
     let Some((lo, hi)) = text.split_once('-') else {
-        return port(text).map(|p| (p, p));
+        return match port(text)? {
+            0 => Err(PatternError::Port { found: shown(text), help: ZERO }),
+            port => Ok((port, port)),
+        };
     };
     let (lo, hi) = (port(lo)?, port(hi)?);
     if lo > hi { Err(PatternError::PortRange { lo, hi }) } else { Ok((lo, hi)) }
 }
+
+const ZERO: &str = "leave the port out for all ports, or write `0-0` where you mean it";
 
 fn port_help(text: &str, digits: bool) -> &'static str {
     match text {

@@ -1,5 +1,7 @@
 //! Host names: what is one, and the one way in which it is kept.
 
+use std::borrow::Cow;
+
 use trustrun_common::NAME_MAX;
 
 use super::{PatternError, Target, shown};
@@ -14,15 +16,12 @@ pub(crate) fn normal(name: &str) -> String {
 
 /// Whether a rule can be written for this name.
 pub(crate) fn is_host_name(name: &str) -> bool {
-    matches!(parse(name), Ok(Target::Name(_)))
+    name.is_ascii() && matches!(parse(name), Ok(Target::Name(_)))
 }
 
 /// A host name, or `*.` and a host name.
 pub(crate) fn parse(text: &str) -> Result<Target, PatternError> {
-    if !text.is_ascii() {
-        return Err(PatternError::NotAscii { found: shown(text) });
-    }
-    let name = normal(text);
+    let name = normal(&ascii(text)?);
     let (name, below) = match name.strip_prefix("*.") {
         Some(name) => (name, true),
         None => (name.as_str(), false),
@@ -44,6 +43,33 @@ pub(crate) fn parse(text: &str) -> Result<Target, PatternError> {
         return Err(PatternError::Address { found: shown(text), help: "the last label of a host name is no number" });
     }
     Ok(if below { Target::Below(name.into()) } else { Target::Name(name.into()) })
+}
+
+/// A name as it is looked up: labels of other scripts in their `xn--` form (UTS 46, as browsers and resolvers have it
+/// today: non-transitional). What that makes of a name is checked as if it had been written so.
+fn ascii(text: &str) -> Result<Cow<'_, str>, PatternError> {
+    if text.is_ascii() {
+        return Ok(Cow::Borrowed(text));
+    }
+    let (head, name) = match text.strip_prefix("*.") {
+        Some(name) => ("*.", name),
+        None => ("", text),
+    };
+    match idna::domain_to_ascii_cow(name.as_bytes(), idna::AsciiDenyList::EMPTY) {
+        // A wide star is mapped to one; who means a wildcard writes it.
+        Ok(name) if !name.contains('*') => Ok(Cow::Owned(format!("{head}{name}"))),
+        _ => Err(PatternError::Idn { found: shown(text) }),
+    }
+}
+
+/// A name as people read it, where that is not how it is looked up. None also for what decodes to nothing or would be
+/// encoded otherwise.
+pub(crate) fn unicode(name: &str) -> Option<String> {
+    if !name.split('.').any(|label| label.starts_with("xn--")) {
+        return None;
+    }
+    let (decoded, valid) = idna::domain_to_unicode(name);
+    (valid.is_ok() && decoded != name && ascii(&decoded).is_ok_and(|ascii| ascii == name)).then_some(decoded)
 }
 
 fn check_label(text: &str, label: &str) -> Result<(), PatternError> {
