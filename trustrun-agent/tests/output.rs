@@ -251,3 +251,25 @@ fn a_learned_policy_is_a_policy_under_which_the_same_command_passes() {
     c.args(plain.get_args()).current_dir(again.folder()).stdin(Stdio::null());
     Running::spawn(&mut c, again.path("report.json")).end().verdict("fail");
 }
+
+#[test]
+fn a_lookup_of_the_machines_own_name_is_told_with_what_to_do() {
+    let Some(case) = have(&["unshare", "hostname", "getent"]).then(Case::new).flatten() else { return };
+    let named = |case: Case| case.inside("exec unshare -u sh -c 'hostname pc7-of-test && exec \"$@\"' sh \\");
+    // As git does without an identity.
+    let ran = named(case.policy(BLOCK)).sh("getent ahosts pc7-of-test; exit 0");
+    let violations = ran.exits(0).report()["violations"].as_array().unwrap();
+    assert!(violations.iter().any(|v| v["host"] == "pc7-of-test"), "{violations:?}");
+    for v in violations {
+        let suggestion = v["suggestion"].as_str().unwrap();
+        assert!(suggestion.contains("this machine's own name") && suggestion.contains("/etc/hosts"), "{v}");
+    }
+    ran.verdict("fail").says("own name");
+    // With an entry in /etc/hosts nobody is asked.
+    let Some(case) = Case::new() else { return };
+    let hosts = case.file("hosts", "127.0.1.1 pc7-of-test\n");
+    let hosts = format!("mount --bind {} /etc/hosts && hostname pc7-of-test", hosts.display());
+    let case = case.policy(BLOCK).inside(&format!("exec unshare -mu sh -c '{hosts} && exec \"$@\"' sh \\"));
+    let ran = case.sh("getent ahosts pc7-of-test");
+    ran.exits(0).verdict("pass");
+}

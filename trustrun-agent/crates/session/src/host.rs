@@ -71,6 +71,14 @@ fn hosts(text: &str) -> Vec<(IpAddr, String)> {
     entries.flatten().filter(|(_, name)| !name.is_empty()).take(MOST_HOSTS).collect()
 }
 
+/// Whether a name is the machine's own: as it is set, its first label, or that in a domain of the search list.
+pub(crate) fn is_own(name: &str, host: &str, search: &[String]) -> bool {
+    let (name, host) = (name.trim_end_matches('.').to_ascii_lowercase(), host.to_ascii_lowercase());
+    let short = host.split('.').next().unwrap_or_default();
+    let (first, domain) = name.split_once('.').map_or((name.as_str(), None), |(first, rest)| (first, Some(rest)));
+    !short.is_empty() && (name == host || first == short && domain.is_none_or(|d| search.iter().any(|s| s == d)))
+}
+
 /// Host name, boot id and kernel release.
 #[must_use]
 pub fn about_host() -> (String, String, String) {
@@ -114,6 +122,18 @@ pub(crate) fn tool() -> ToolInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_knows_its_own_name() {
+        let search = ["lan".to_owned()];
+        for own in ["pc7", "PC7.", "pc7.lan", "pc7.ward.example"] {
+            assert!(is_own(own, "pc7.ward.example", &search), "{own}");
+        }
+        for other in ["pc", "pc7.evil.test", "pc7.lan.evil.test", "lan", "ward.example", ""] {
+            assert!(!is_own(other, "pc7.ward.example", &search), "{other}");
+        }
+        assert!(!is_own("", "", &search) && !is_own(".lan", "", &search));
+    }
 
     #[test]
     fn resolvers_are_what_resolv_conf_says() {

@@ -40,6 +40,15 @@ pub(crate) fn lookup(name: &str, rule: &str) -> String {
     }
 }
 
+/// The machine's own name, which was asked of a resolver.
+pub(crate) fn own_name(name: &str) -> String {
+    let name = Untrusted::new(name);
+    format!(
+        "{name} is this machine's own name, and /etc/hosts does not have it: add it there (`127.0.1.1 {name}`), then \
+         nobody is asked, or add `allow: [\"{name}\"]` to the policy"
+    )
+}
+
 /// A name that the rule would let through, with another kind of address than this.
 pub(crate) fn address(name: &str, address: IpAddr, rule: &str) -> String {
     let (name, rule) = (Untrusted::new(name), Untrusted::new(rule));

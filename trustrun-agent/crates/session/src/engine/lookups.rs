@@ -8,7 +8,7 @@ use trustrun_model::{
 use trustrun_wire::dns;
 
 use super::{Engine, Open, Reaction};
-use crate::{ledger::Breach, suggest};
+use crate::{host, ledger::Breach, suggest};
 
 impl Engine {
     pub(super) fn query(
@@ -55,7 +55,7 @@ impl Engine {
             protocol: "dns".into(),
             rule: Rc::clone(&rule),
             process,
-            suggestion: suggest::lookup(&name, &rule),
+            suggestion: self.suggest_lookup(&name, &rule),
         });
         if action == Action::Kill && refused.is_some() {
             return Some(Reaction::Kill);
@@ -63,6 +63,13 @@ impl Engine {
         refused?;
         let message = dns::negative_answer(bytes, dns::NXDOMAIN)?;
         Some(Reaction::Answer { client: flow.local, server: flow.peer, message })
+    }
+
+    /// What to do about a refused name. Many programs ask for the machine's own (git for an address to sign with), and
+    /// nobody thinks of it as a destination.
+    fn suggest_lookup(&self, name: &str, rule: &str) -> String {
+        let own = rule == "default" && host::is_own(name, &host::about_host().0, &self.judge.search);
+        if own { suggest::own_name(name) } else { suggest::lookup(name, rule) }
     }
 
     /// A lookup that was refused because it could not be read.
