@@ -53,7 +53,9 @@ fn ready() -> Option<Case> {
 #[track_caller]
 fn lost(ran: &harness::Ran) -> String {
     ran.verdict("incomplete");
-    assert_eq!(ran.gaps(), ["hook-lost"], "{}", ran.report()["gaps"]);
+    // Where it is only observed, root could do other things too.
+    let gaps: Vec<String> = ran.gaps().into_iter().filter(|g| g != "root-target").collect();
+    assert_eq!(gaps, ["hook-lost"], "{}", ran.report()["gaps"]);
     ran.report()["gaps"][0]["detail"].as_str().unwrap().to_owned()
 }
 

@@ -36,6 +36,9 @@ fn without_a_policy_everything_works_and_is_reported() {
     assert!(ran.stderr.contains("--learn"), "the summary offers to learn a policy\n{ran}");
 }
 
+/// Root, whom nothing holds here, could do what nobody sees.
+const SOMEBODY: &str = "--run-as=nobody";
+
 #[test]
 fn observing_under_a_blocking_policy_refuses_nothing_and_reports_violations() {
     let Some(lab) = lab_with(&["curl", "python3"]) else { return };
@@ -48,7 +51,8 @@ fn observing_under_a_blocking_policy_refuses_nothing_and_reports_violations() {
     ];
     let (ran, results) = Run::new(&lab).policy(only(&["api.allowed.test:443"])).option("--observe").steps(&steps);
     assert!(results.iter().all(|r| r.code == 0), "{results:?}\n{ran}");
-    ran.verdict(Verdict::Fail).no_gaps();
+    ran.verdict(Verdict::Fail);
+    assert!(ran.report.gaps.iter().all(|g| g.kind == "root-target"), "{ran}");
     assert_eq!(ran.report.session.assurance, Assurance::Observed);
     assert_eq!(arrived(&lab).len(), 4, "{ran}");
     assert_eq!(ran.one(EVIL, 443).action, Action::Block, "{ran}");
@@ -59,7 +63,7 @@ fn observing_under_a_blocking_policy_refuses_nothing_and_reports_violations() {
 #[test]
 fn an_observed_session_inside_its_policy_passes() {
     let Some(lab) = lab_with(&["curl"]) else { return };
-    let ran = Run::new(&lab).policy(only(&["api.allowed.test:443"])).option("--observe").command(&[
+    let ran = Run::new(&lab).policy(only(&["api.allowed.test:443"])).option("--observe").option(SOMEBODY).command(&[
         "curl",
         "-4",
         "-sS",
@@ -71,8 +75,10 @@ fn an_observed_session_inside_its_policy_passes() {
 #[test]
 fn alert_lets_through_and_records() {
     let Some(lab) = lab_with(&["curl"]) else { return };
-    let ran =
-        Run::new(&lab).policy(policy(Action::Allow, Action::Alert, &["tracker.test", "203.0.113.66"])).command(&[
+    let ran = Run::new(&lab)
+        .option(SOMEBODY)
+        .policy(policy(Action::Allow, Action::Alert, &["tracker.test", "203.0.113.66"]))
+        .command(&[
             "curl",
             "-4",
             "-sS",
@@ -138,7 +144,8 @@ fn observing_kills_nobody() {
     assert_eq!(ran.code(), Some(0), "{ran}");
     assert_eq!(arrived(&lab).len(), 1, "{ran}");
     assert_eq!(ran.violations_of(EVIL)[0].action, Action::Kill, "{ran}");
-    ran.verdict(Verdict::Fail).no_gaps();
+    ran.verdict(Verdict::Fail);
+    assert!(ran.report.gaps.iter().all(|g| g.kind == "root-target"), "{ran}");
 }
 
 #[test]

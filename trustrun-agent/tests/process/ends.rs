@@ -54,7 +54,7 @@ fn a_command_that_cannot_be_executed_is_126_or_127_as_in_a_shell() {
 fn exit_verdict_tells_the_verdict_of_a_command_that_succeeded() {
     let Some(case) = Case::new() else { return };
     let far = FarEnd::new();
-    let case = case.policy("version: 1\nname: loud\ndefault: alert\n").with(&["--exit-verdict"]);
+    let case = case.policy("version: 1\nname: loud\ndefault: alert\n").with(&["--exit-verdict", "--run-as", "nobody"]);
     case.sh(&format!("{}; exit 0", far.connect())).exits(121).verdict("fail");
     case.sh(&format!("{}; exit 3", far.connect())).exits(3).verdict("fail");
     case.sh("exit 0").exits(0).verdict("pass");

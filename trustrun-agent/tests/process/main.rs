@@ -11,5 +11,6 @@ mod ends;
 mod identity;
 mod listeners;
 mod locks;
+mod root;
 mod sessions;
 mod terminal;

@@ -39,6 +39,8 @@ pub struct Plan {
     pub kinds: u32,
     /// Whether to wait for every process, not only the first.
     pub wait_all: bool,
+    /// Whether the target is root.
+    pub as_root: bool,
 }
 
 /// How large what the kernel keeps for a session may become.

@@ -24,6 +24,7 @@ mod links;
 mod load;
 pub mod locks;
 mod message;
+mod places;
 pub mod probe;
 #[cfg(feature = "ebpf")]
 mod selftest;
@@ -46,6 +47,7 @@ pub use kernel::{MINIMUM, OPTIONAL, Release};
 #[cfg(feature = "ebpf")]
 pub use load::{Loaded, verified_instructions};
 pub use message::{CGROUP_GONE, FinalFlow, Name, Note, Order};
+pub use places::{Changed, PLACES, Place};
 
 /// Whether this build has the kernel programs.
 #[must_use]

@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use trustrun_common::{Address, NAME_MAX, counter};
 use trustrun_model::{FlowId, Protocol};
 
+use crate::places::Changed;
+
 const WORDS: usize = counter::COUNT as usize + 1;
 /// Bytes of every message.
 pub(crate) const SIZE: usize = WORDS * 8;
@@ -122,6 +124,8 @@ pub enum Note {
         /// Its place in [`trustrun_common::HOOK_NAMES`], or [`CGROUP_GONE`].
         hook: u32,
     },
+    /// To the engine: a file by which others are made to act was changed while the target ran.
+    Changed(Changed),
     /// To the engine: the locks that the child holds.
     Locked {
         /// Bits of `locks::Held`.
@@ -250,6 +254,7 @@ impl Note {
             Self::Done { reported } => words(6, &[u64::from(reported)]),
             Self::HookLost { hook } => words(7, &[hook.into()]),
             Self::Locked { held } => words(8, &[held]),
+            Self::Changed(c) => words(9, &[c.place.into(), c.unknown.into()]),
         }
     }
 
@@ -272,6 +277,7 @@ impl Note {
             6 => Self::Done { reported: w[1] == 1 },
             7 => Self::HookLost { hook: u32::try_from(w[1]).ok()? },
             8 => Self::Locked { held: w[1] },
+            9 => Self::Changed(Changed { place: u32::try_from(w[1]).ok()?, unknown: w[2] != 0 }),
             _ => return None,
         })
     }
@@ -304,6 +310,7 @@ mod tests {
             Note::Counters(counters),
             Note::Leftover { tgid: 4 },
             Note::HookLost { hook: 3 },
+            Note::Changed(Changed { place: 7, unknown: true }),
             Note::Finish { status: None },
             Note::Finish { status: Some(9) },
             Note::Done { reported: true },

@@ -17,7 +17,8 @@ use nix::{
 use self::prepare::{Prepared, prepare, stand_alone};
 pub(crate) use self::prepare::{first_config, lift_limits, observe_all};
 use crate::{
-    CGROUP_GONE, Cgroup, Channel, Engine, GuardError, Note, Order, Plan, cgroup::Held, links::Watch, load::Loaded, sys,
+    CGROUP_GONE, Cgroup, Channel, Engine, GuardError, Note, Order, Plan, cgroup::Held, links::Watch, load::Loaded,
+    places::Since, sys,
 };
 
 /// How long the engine may take for its report.
@@ -40,6 +41,8 @@ pub(crate) struct Session {
     loaded: Loaded,
     watch: Watch,
     dns_grace: Duration,
+    /// When the target could first do something, and whether it is a root that is held.
+    since: (Since, bool),
     /// Inherited by nobody but the engine, which closes it: an explicit unlock would free it for all.
     _held: Held,
 }
@@ -86,6 +89,7 @@ impl Session {
             sys::leave(engine(link));
         };
         drop(link);
+        let since = (Since::now(), plan.as_root && plan.enforce);
         if ours.read(MsgFlags::empty()).and_then(|(b, n)| Order::from_bytes(b.get(..n)?)) != Some(Order::Ready) {
             let _ = waitpid(engine_pid, None);
             loaded.detach();
@@ -110,6 +114,7 @@ impl Session {
             loaded,
             watch,
             dns_grace,
+            since,
             _held: held,
         })
     }

@@ -121,6 +121,8 @@ pub struct Engine {
     quic: HashMap<(FlowId, SocketAddr), trustrun_wire::quic::Initials>,
     pub(crate) ledger: Ledger,
     pub(crate) refusals: refusals::Refusals,
+    /// The first program that root ran.
+    pub(crate) as_root: Option<String>,
     /// The name that belongs to the last observation, for its stored row.
     pub(crate) last_host: Option<Rc<str>>,
     pub(crate) last_rule: Option<Rc<str>>,
@@ -149,6 +151,7 @@ impl Engine {
             quic: HashMap::new(),
             ledger: Ledger::default(),
             refusals: refusals::Refusals::default(),
+            as_root: None,
             last_host: None,
             last_rule: None,
             internal: words::Words::new(),
@@ -163,6 +166,9 @@ impl Engine {
             Fact::Fork { child } => self.processes.fork(o.process.tgid, *child),
             Fact::Exec { exe, argv, .. } => {
                 self.processes.exec(o.process.tgid, exe, argv);
+                if o.process.uid == 0 && self.as_root.is_none() {
+                    self.as_root = Some(exe.clone());
+                }
                 if self.judge.enforce {
                     let exe = self.processes.find(o.process).map_or_else(|| exe.clone(), |p| p.exe.clone());
                     self.refusals.exec(o.process.tgid, o.process.uid, &exe, argv);

@@ -8,7 +8,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use trustrun_common::{HOOK_NAMES, counter};
-use trustrun_guard::CGROUP_GONE;
+use trustrun_guard::{CGROUP_GONE, Changed, PLACES};
 use trustrun_model::{
     Assurance, Counters, Coverage, Exit, Hook, Looking, Report, SCHEMA, SelfTest, SensorKind, SessionInfo, judge,
     rfc3339,
@@ -55,6 +55,7 @@ impl Engine {
             });
         }
         self.count_lost_hooks(facts.enforce, &last.lost_hooks);
+        self.count_others(facts, &last.changed);
         // A sensor that polls has no such process.
         if last.status.is_none() && facts.sensor == SensorKind::Ebpf {
             self.ledger.gap("foreground-lost", 1, || "the process that waited for the command was lost".into());
@@ -109,6 +110,29 @@ impl Engine {
         self.ledger.gap("hook-lost", lost.len() as u64, || {
             format!("another process of root detached or replaced the kernel's hooks: {}{ended}", names.join(", "))
         });
+    }
+
+    /// What others may have done for the target, where that was told them or could not have been seen.
+    fn count_others(&mut self, facts: &Facts, changed: &[Changed]) {
+        for c in changed {
+            let path = PLACES.get(c.place as usize).map_or("a file of the system", |p| p.path);
+            self.ledger.gap("others-may-act", 1, || {
+                if c.unknown {
+                    format!("whether {path} was changed while the command ran cannot be told; others act on what is there")
+                } else {
+                    format!("{path} was changed while the command ran, by it or by somebody else; others act on what is there")
+                }
+            });
+        }
+        // Under a policy that refuses, root is held by locks. Without one there is no verdict to spoil.
+        if let (Some(exe), true, false) = (&self.as_root, facts.policy.is_some(), facts.enforce) {
+            let detail = format!(
+                "{} ran as root and nothing held it: that it had others act for it, or left the session as a new \
+                 process can, could not have been seen; run it as an ordinary user (--run-as), or under a policy that refuses",
+                trustrun_model::Untrusted::new(exe)
+            );
+            self.ledger.gap("root-target", 1, || detail);
+        }
     }
 
     /// What the kernel and the stages counted as lost.

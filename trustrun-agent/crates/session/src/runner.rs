@@ -11,7 +11,7 @@ use nix::{
     sys::socket::{MsgFlags, SockaddrIn, SockaddrIn6, sendto},
 };
 use trustrun_common::counter;
-use trustrun_guard::{EngineLink, GuardError, Note, Order, locks::Held};
+use trustrun_guard::{Changed, EngineLink, GuardError, Note, Order, locks::Held};
 use trustrun_model::Observation;
 use trustrun_observe::{Clock, decode};
 
@@ -97,6 +97,7 @@ struct Told {
     status: Option<i32>,
     leftovers: Vec<u32>,
     lost_hooks: Vec<LostHook>,
+    changed: Vec<Changed>,
 }
 
 impl Runner<'_> {
@@ -106,6 +107,7 @@ impl Runner<'_> {
             status: None,
             leftovers: Vec::new(),
             lost_hooks: Vec::new(),
+            changed: Vec::new(),
         };
         let mut busy = false;
         loop {
@@ -119,6 +121,7 @@ impl Runner<'_> {
                     Ok(Some(Note::HookLost { hook })) => {
                         told.lost_hooks.push(LostHook { hook, noticed_ns: self.clock.now().wall_ns });
                     }
+                    Ok(Some(Note::Changed(c))) => told.changed.push(c),
                     Ok(Some(Note::Locked { held })) => self.held = Held::known(held),
                     Ok(Some(Note::Final(f))) => {
                         // What was told about this connection before must be folded first.
@@ -251,6 +254,7 @@ impl Runner<'_> {
             dropped,
             leftovers: told.leftovers,
             lost_hooks: told.lost_hooks,
+            changed: told.changed,
             held: self.held,
             unix: self.link.unix,
             attached_ns: self.link.attached_ns,

@@ -136,7 +136,8 @@ fn limits(tried: &Tried, checks: &[Check]) -> Vec<(&'static str, String)> {
     if let Some(why) = &tried.probe.no_scope {
         out.push(("outside-slice", format!("systemd makes no scope for a session: {why}")));
     }
-    let root = "a command that runs as root is never contained: it can have others act for it";
+    let root = "a command that runs as root is never contained, since it can have others act for it; it passes only \
+                under a policy that refuses";
     out.push(("root-target", root.into()));
     out
 }

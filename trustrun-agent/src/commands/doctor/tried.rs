@@ -116,5 +116,6 @@ fn plan() -> trustrun_guard::Plan {
         sizes: trustrun_guard::Sizes { ring_bytes: RING_BYTES, tables: Vec::new() },
         kinds: 0,
         wait_all: false,
+        as_root: false,
     }
 }

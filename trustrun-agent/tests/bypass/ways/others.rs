@@ -131,8 +131,8 @@ pub(crate) const ALL: &[Way] = &[
         title: "a file in /etc/cron.d, which somebody outside executes",
         outside: "sh -c 'mount -t tmpfs -o mode=755 none /etc/cron.d && exec {bin}/outside spool /etc/cron.d'",
         line: "{bin}/others file /etc/cron.d/{token} {to} {token}",
-        must: (Must::Told, Must::Named),
-        limits: &["root-target"],
+        must: (Must::Told, Must::Told),
+        told: &["others-may-act"],
         alone: true,
         ..WAY
     },

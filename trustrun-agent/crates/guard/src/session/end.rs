@@ -17,7 +17,7 @@ use nix::{
 use trustrun_common::{Address, counter};
 
 use super::{REPORT, Session};
-use crate::{FinalFlow, Note};
+use crate::{FinalFlow, Note, places};
 
 /// How long the rest of the cgroup may live on after the first child.
 const GRACE: Duration = Duration::from_secs(10);
@@ -106,7 +106,11 @@ impl Session {
             unread
         });
         let lost = self.watch.lost();
-        self.tell_lost_hooks(lost) && self.tell(Note::Counters(counters)) && self.tell(Note::Finish { status })
+        let changed = places::changed(self.since.0, self.since.1);
+        changed.into_iter().all(|c| self.tell(Note::Changed(c)))
+            && self.tell_lost_hooks(lost)
+            && self.tell(Note::Counters(counters))
+            && self.tell(Note::Finish { status })
     }
 
     /// Waits for the engine; its exit code.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use trustrun_common::counter;
-use trustrun_guard::locks::Held;
+use trustrun_guard::{Changed, locks::Held};
 use trustrun_model::{Assurance, Instants, Limit, LockState, Operator, PolicyRef, SensorKind};
 
 /// What is known of a session when it starts.
@@ -84,6 +84,7 @@ impl Final {
             dropped: BTreeMap::new(),
             leftovers: Vec::new(),
             lost_hooks: Vec::new(),
+            changed: Vec::new(),
             held: Held::default(),
             unix: false,
             attached_ns: at.wall_ns,
@@ -116,6 +117,8 @@ pub struct Final {
     pub leftovers: Vec<u32>,
     /// Hooks that somebody else took off or changed.
     pub lost_hooks: Vec<LostHook>,
+    /// Files by which others are made to act that were changed meanwhile.
+    pub changed: Vec<Changed>,
     /// The locks that the command told that it is under.
     pub held: Held,
     /// Whether what crosses the session's border over unix sockets was seen.

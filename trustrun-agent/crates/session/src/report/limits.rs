@@ -43,8 +43,12 @@ pub(super) fn limits(facts: &Facts, locks: &[LockState], last: &Final) -> Vec<Li
     if facts.user == "root" {
         out.push(limit(
             "root-target",
-            "the command ran as root, who can have others act for it (cron, raw devices, other services); run it as an \
-             ordinary user: --run-as",
+            if facts.enforce {
+                "the command ran as root, who can write to files that others run or obey: where the system has such files \
+                 it was looked whether they were changed (others-may-act), elsewhere not; run it as an ordinary user: --run-as"
+            } else {
+                "the command ran as root, whom nothing held; run it as an ordinary user: --run-as"
+            },
         ));
     }
     if let Some(why) = &last.no_scope {

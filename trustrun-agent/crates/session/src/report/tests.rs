@@ -60,6 +60,7 @@ fn whatever_the_kernel_or_the_guard_counted_as_lost_is_no_pass() {
             dropped: BTreeMap::new(),
             leftovers: Vec::new(),
             lost_hooks,
+            changed: Vec::new(),
             held: trustrun_guard::locks::Held::default(),
             unix: false,
             attached_ns: 0,
