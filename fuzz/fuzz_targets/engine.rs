@@ -246,6 +246,7 @@ fuzz_target!(|input: (bool, Vec<Event>)| {
         dropped: BTreeMap::new(),
         leftovers: Vec::new(),
         lost_hooks: Vec::new(),
+        changed: Vec::new(),
         held: Default::default(),
         unix: false,
         attached_ns: 0,
