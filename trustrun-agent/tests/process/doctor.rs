@@ -153,6 +153,108 @@ fn what_is_missing_is_named_and_run_does_not_start_either() {
     assert_eq!(run.status.code(), Some(125), "{}", text(&run));
 }
 
+/// `trustrun WORDS` from a shell in namespaces of its own, after `first`; 99 where that cannot be.
+fn within(unshare: &str, first: &str, words: &[&str]) -> Output {
+    let script = format!("{{ {first}; }} || exit 99; exec \"$@\"");
+    let mut c = Command::new("unshare");
+    c.args([unshare, "sh", "-c", &script, "sh", TRUSTRUN]).args(words).stdin(Stdio::null());
+    for name in ["SUDO_UID", "SUDO_GID", "SUDO_USER", "GITHUB_ACTIONS", "GITLAB_CI", "CI", "KUBERNETES_SERVICE_HOST"] {
+        c.env_remove(name);
+    }
+    c.output().unwrap()
+}
+
+fn check<'a>(d: &'a Value, name: &str) -> Option<&'a Value> {
+    d["checks"].as_array().unwrap().iter().find(|c| c["name"] == name)
+}
+
+#[test]
+fn in_a_cgroup_namespace_it_says_what_it_says_outside() {
+    if !harness::root() || !have(&["unshare"]) {
+        return;
+    }
+    let (outside, inside) = (doctor(&["--format", "json"]), within("-Cm", "true", &["doctor", "--format", "json"]));
+    let (outside, inside) = (json(&outside), json(&inside));
+    assert_eq!((&outside["assurance"], &outside["hooks"]), (&inside["assurance"], &inside["hooks"]));
+    assert_eq!(check(&inside, "refusal").unwrap()["state"], "ok", "{inside}");
+    assert!(within("-Cm", "true", &["run", "--", "true"]).status.success());
+}
+
+#[test]
+fn with_read_only_cgroups_as_in_a_container_it_says_so_and_run_does_not_start() {
+    if !harness::root() || !have(&["unshare", "mount"]) {
+        return;
+    }
+    let one = |m: &std::path::PathBuf| format!("mount --bind {0} {0} && mount -o remount,bind,ro {0}", m.display());
+    let sealed = harness::cgroup2().iter().map(one).collect::<Vec<_>>().join(" && ");
+    let output = within("-Cm", &sealed, &["doctor", "--format", "json"]);
+    if output.status.code() == Some(99) {
+        return skip("cgroup2 cannot be mounted read-only here");
+    }
+    let d = json(&output);
+    let found = check(&d, "cgroup2").unwrap();
+    assert_eq!((&found["state"], &d["assurance"]), (&"missing".into(), &"none".into()), "{d}");
+    assert!(found["found"].as_str().unwrap().contains("read-only"), "{found}");
+    assert!(found["todo"].as_str().unwrap().contains("--privileged"), "{found}");
+    assert!(check(&d, "refusal").is_none(), "nothing is claimed that was not tried");
+    assert_eq!(output.status.code(), Some(1));
+    let run = within("-Cm", &sealed, &["run", "--", "true"]);
+    assert_eq!(run.status.code(), Some(125), "{}", text(&run));
+    assert!(text(&run).contains("Read-only"), "{}", text(&run));
+}
+
+#[test]
+fn a_pod_and_a_ci_runner_are_named() {
+    let of = |name: &str, value: &str| {
+        let mut c = Command::new(TRUSTRUN);
+        json(&c.args(["doctor", "--format", "json"]).env(name, value).stdin(Stdio::null()).output().unwrap())
+    };
+    let pod = of("KUBERNETES_SERVICE_HOST", "10.96.0.1");
+    assert_eq!(check(&pod, "kubernetes").unwrap()["state"], "limit", "{pod}");
+    let limits = pod["limits"].to_string();
+    assert!(limits.contains("other containers share its network"), "{limits}");
+    let runner = of("GITHUB_ACTIONS", "true");
+    assert_eq!(check(&runner, "ci").unwrap()["found"], "GitHub Actions", "{runner}");
+}
+
+#[test]
+fn under_wsl_programs_of_windows_are_a_limit_where_they_can_be_started() {
+    if !harness::root() || !have(&["unshare", "mount"]) {
+        return;
+    }
+    // As WSL 2 has it: a kernel of its own, and what starts Windows programs registered under this name.
+    let kernel =
+        "f=$(mktemp) && echo 5.15.153.1-microsoft-standard-WSL2 > $f && mount --bind $f /proc/sys/kernel/osrelease";
+    let formats = "mount -t tmpfs none /proc/sys/fs/binfmt_misc";
+    for (interop, state) in [("true", "ok"), (": > /proc/sys/fs/binfmt_misc/WSLInterop", "limit")] {
+        let first = format!("{kernel} && rm $f && {formats} && {interop}");
+        let output = within("-m", &first, &["doctor", "--format", "json"]);
+        if output.status.code() == Some(99) {
+            return skip("nothing can be mounted over /proc here");
+        }
+        let d = json(&output);
+        let wsl = check(&d, "wsl").unwrap();
+        assert_eq!(wsl["state"], state, "{d}");
+        if state == "limit" {
+            assert!(d["limits"].to_string().contains("are not seen") && wsl["todo"].to_string().contains("wsl.conf"));
+        }
+    }
+}
+
+#[test]
+fn a_refusal_is_tried_and_only_sensors_that_there_are_can_be_used() {
+    if !harness::root() {
+        return;
+    }
+    let d = json(&doctor(&["--format", "json"]));
+    let found = check(&d, "refusal").unwrap();
+    assert_eq!(found["state"], "ok", "{found}");
+    assert!(found["found"].as_str().unwrap().contains("EPERM"), "{found}");
+    for sensor in d["sensors"].as_array().unwrap() {
+        assert_eq!(sensor["usable"] == true, sensor["name"] == "ebpf", "{sensor}");
+    }
+}
+
 #[test]
 fn nothing_is_left_behind_also_by_one_that_was_killed() {
     if !harness::root() {

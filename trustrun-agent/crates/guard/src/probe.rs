@@ -51,6 +51,9 @@ pub struct HookState {
 pub struct Probe {
     /// Each hook, the optional one last.
     pub hooks: Vec<HookState>,
+    /// Whether a refusal was one, for a process that connected to a closed port and to one outside the policy. None where
+    /// that could not be tried.
+    pub refusal: Option<Result<(), String>>,
     /// What would keep a session from starting, the first thing of it.
     pub failed: Option<GuardError>,
     /// Why systemd made no scope, where it should have.
@@ -63,7 +66,7 @@ pub struct Probe {
 pub fn hooks(plan: &Plan) -> Probe {
     let hook = |name| HookState { name, optional: name == OPTIONAL, attached: false, seen: false, refused: None };
     let hooks = HOOK_NAMES.into_iter().chain([OPTIONAL]).map(hook).collect();
-    let mut probe = Probe { hooks, failed: None, no_scope: None };
+    let mut probe = Probe { hooks, refusal: None, failed: None, no_scope: None };
     probe.failed = probe.go(plan).err();
     probe
 }
@@ -131,6 +134,9 @@ impl Probe {
         }
         let patience = if first.is_some() { BRIEFLY } else { crate::selftest::DEADLINE };
         let seen = self.canary(&mut loaded, ring, cgroup, patience);
+        if seen.is_ok() && first.is_none() {
+            self.refusal = Some(refusal(&mut loaded, plan, cgroup));
+        }
         loaded.detach();
         first.map_or(Ok(()), Err).and(pinned).and(seen)
     }
@@ -165,6 +171,53 @@ impl Probe {
         if let Some(hook) = self.hooks.iter_mut().find(|h| h.name == name) {
             hook.refused = Some(why.to_string());
         }
+    }
+}
+
+/// What a process found that connected under a policy that allows nothing.
+#[cfg(feature = "ebpf")]
+const FOUND: [&str; 4] = [
+    "",
+    "a connection to a closed loopback port did not get its own answer",
+    "a connection outside the policy was not refused",
+    "neither a closed loopback port answered nor was a connection outside the policy refused",
+];
+
+/// Refuses everything, and has a process of the session connect to a loopback port that is closed, which gets the port's own
+/// answer, and to one where this process listens, which is outside.
+#[cfg(feature = "ebpf")]
+fn refusal(loaded: &mut crate::load::Loaded, plan: &Plan, cgroup: &crate::Cgroup) -> Result<(), String> {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd as _;
+    let listen = || TcpListener::bind("127.0.0.1:0").and_then(|l| Ok((l.local_addr()?, l)));
+    let (open, listener) = listen().map_err(|e| format!("a listener on loopback: {e}"))?;
+    let (closed, other) = listen().map_err(|e| format!("a listener on loopback: {e}"))?;
+    drop(other);
+    let config = trustrun_common::Config {
+        mode: trustrun_common::MODE_ENFORCE,
+        default_action: trustrun_common::ACTION_BLOCK.into(),
+        ..crate::session::first_config(plan, cgroup, loaded)
+    };
+    loaded.configure(&config).map_err(|e| e.to_string())?;
+    let fd = cgroup.fd().map_err(|e| e.to_string())?;
+    let (pid, inside) = sys::split_into(fd.as_fd()).map_err(|e| format!("fork: {e}"))?;
+    let Some(pid) = pid else {
+        if !inside && crate::Cgroup::enter(&cgroup.path).is_err() {
+            sys::leave(3);
+        }
+        let kind = |to| TcpStream::connect(to).err().map(|e| e.kind());
+        let closed = kind(closed) != Some(std::io::ErrorKind::ConnectionRefused);
+        let open = kind(open) != Some(std::io::ErrorKind::PermissionDenied);
+        sys::leave(i32::from(closed) | i32::from(open) << 1);
+    };
+    let ended = waitpid(pid, None);
+    drop(listener);
+    match ended {
+        Ok(nix::sys::wait::WaitStatus::Exited(_, 0)) => Ok(()),
+        Ok(nix::sys::wait::WaitStatus::Exited(_, code)) => {
+            Err(usize::try_from(code).ok().and_then(|c| FOUND.get(c)).copied().unwrap_or("it failed").into())
+        }
+        _ => Err("the process that was to be refused was lost".into()),
     }
 }
 

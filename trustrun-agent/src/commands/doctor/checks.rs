@@ -102,9 +102,10 @@ fn btf(host: &Host) -> Check {
         .todo("a kernel with CONFIG_DEBUG_INFO_BTF=y, and /sys mounted")
 }
 
-/// A mount point of a mountinfo text: root within the file system, options, whether of this kind and place.
+/// A mount of a mountinfo text of this kind, and at this place: root within the file system, options. Of several the last,
+/// which is the one that is seen.
 fn mounted<'a>(mounts: &'a str, kind: &str, place: Option<&str>) -> Option<(&'a str, &'a str)> {
-    mounts.lines().find_map(|line| {
+    mounts.lines().rev().find_map(|line| {
         let (mount, after) = line.split_once(" - ")?;
         let words: Vec<&str> = mount.split(' ').collect();
         let here = after.split(' ').next()? == kind && place.is_none_or(|p| words.get(4) == Some(&p));
@@ -120,7 +121,7 @@ fn cgroup(host: &Host) -> Check {
     let place = hierarchy.mount.to_string_lossy().into_owned();
     let mixed = mounted(&host.mounts, "cgroup", None).is_some();
     let mut found = format!("at {}, {}", Untrusted::new(&place), if mixed { "beside v1 (hybrid)" } else { "alone" });
-    let (root, options) = mounted(&host.mounts, "cgroup2", None).unwrap_or(("/", "rw"));
+    let (root, options) = mounted(&host.mounts, "cgroup2", Some(&place)).unwrap_or(("/", "rw"));
     if root != "/" {
         let _ = write!(found, ", of it only {}", Untrusted::new(root));
     }
@@ -174,6 +175,17 @@ fn resolvers(host: &Host) -> Check {
     check("resolvers", State::Ok, format!("{}{note}", all.join(", ")))
 }
 
+/// What became of the connections that were made under a policy that allows nothing.
+pub(super) fn refusal(tried: Option<&Result<(), String>>) -> Option<Check> {
+    Some(match tried? {
+        Ok(()) => {
+            let found = "tried: a connection outside a policy was refused (EPERM), a closed port gave its own answer";
+            check("refusal", State::Ok, found)
+        }
+        Err(why) => check("refusal", State::Missing, why).todo("report it with the output of trustrun doctor"),
+    })
+}
+
 fn environment(inside: Inside) -> Check {
     match inside {
         Inside::Container(how) => {
@@ -190,5 +202,60 @@ fn environment(inside: Inside) -> Check {
         }
         Inside::Wsl { interop: false } => check("wsl", State::Ok, "WSL, which starts no Windows programs (no interop)"),
         Inside::Ci(what) => check("ci", State::Ok, what),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RW: &str = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n";
+    const RO: &str = "31 30 0:26 / /sys/fs/cgroup ro,nosuid - cgroup2 cgroup2 rw\n";
+    /// As a cgroup namespace shows a mount of its own.
+    const POD: &str = "40 23 0:26 /../pod1 /host/cgroup rw - cgroup2 cgroup2 rw\n";
+
+    fn found(mounts: &[&str]) -> (State, String) {
+        let found = cgroup(&Host { mounts: mounts.concat(), ..Host::default() });
+        (found.state, found.found + &found.todo.unwrap_or_default())
+    }
+
+    #[test]
+    fn a_read_only_cgroup_file_system_is_missing_and_what_to_do_is_said() {
+        assert_eq!(found(&[RW]).0, State::Ok);
+        for mounts in [&[RO][..], &[RW, RO]] {
+            let (state, text) = found(mounts);
+            assert!(state == State::Missing && text.contains("--privileged"), "{text}");
+        }
+        // Where there is another that may be written to, that is used.
+        let (state, text) = found(&[RO, POD]);
+        assert!(state == State::Ok && text.contains("/host/cgroup") && text.contains("pod1"), "{text}");
+        assert_eq!(found(&["23 1 8:1 / / rw - ext4 /dev/sda1 rw\n"]).0, State::Missing);
+    }
+
+    #[test]
+    fn a_root_that_is_none_is_told_from_one() {
+        let root = |capabilities, uid_map: &str| {
+            privilege(&Host { capabilities, uid_map: uid_map.into(), ..Host::default() }).state
+        };
+        let all = 0x1ff_ffff_ffff;
+        assert_eq!(root(all, "         0          0 4294967295\n"), State::Ok);
+        assert_eq!(root(all, "0 1000 1\n"), State::Missing, "a user namespace's");
+        // As `docker run` gives them: without CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN.
+        assert_eq!(root(0xa804_25fb, "0 0 4294967295\n"), State::Missing);
+    }
+
+    #[test]
+    fn what_it_runs_in_is_told_with_what_is_not_seen_there() {
+        let all = [
+            (Inside::Container("x"), "container", State::Limit),
+            (Inside::Kubernetes, "kubernetes", State::Limit),
+            (Inside::Wsl { interop: true }, "wsl", State::Limit),
+            (Inside::Wsl { interop: false }, "wsl", State::Ok),
+            (Inside::Ci("x"), "ci", State::Ok),
+        ];
+        for (inside, name, state) in all {
+            let check = environment(inside);
+            assert_eq!((check.name, check.state), (name, state));
+        }
     }
 }

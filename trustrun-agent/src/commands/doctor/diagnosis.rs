@@ -4,7 +4,7 @@ use trustrun_guard::probe::HookState;
 use trustrun_model::Assurance;
 
 use super::{
-    checks::{Check, State, checks},
+    checks::{Check, State, checks, refusal},
     host::Host,
     tried::{Locked, Tried},
 };
@@ -41,7 +41,8 @@ pub(super) struct LockRow {
 impl Diagnosis {
     /// Judges what was read and tried.
     pub(super) fn new(host: &Host, tried: Tried) -> Self {
-        let checks = checks(host);
+        let mut checks = checks(host);
+        checks.extend(refusal(tried.probe.refusal.as_ref()));
         let locks = rows(&tried);
         let starts = tried.probe.failed.is_none();
         let (assurance, reasons) = assurance(&tried, &locks, &checks);
@@ -109,6 +110,9 @@ fn assurance(tried: &Tried, locks: &[LockRow], checks: &[Check]) -> (Option<Assu
         let missing = checks.iter().filter(|c| c.state == State::Missing);
         let known = missing.map(|c| format!("{}: {}", c.name, c.found));
         return (None, known.chain([why.to_string()]).collect());
+    }
+    if let Some(Err(why)) = &tried.probe.refusal {
+        return (Some(Assurance::Observed), vec![why.clone()]);
     }
     match &tried.user.held {
         Some(Err(why)) => return (Some(Assurance::Observed), vec![why.clone()]),

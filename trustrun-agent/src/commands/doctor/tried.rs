@@ -70,6 +70,7 @@ impl Tried {
         Self {
             probe: Probe {
                 hooks: hooks.chain([refused("unix_peer", true)]).collect(),
+                refusal: None,
                 failed: Some(GuardError::Guard { reason: why.into() }),
                 no_scope: None,
             },

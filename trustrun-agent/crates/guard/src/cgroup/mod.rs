@@ -38,10 +38,17 @@ impl Hierarchy {
         Self::parse(&text).ok_or(GuardError::NoCgroup2)
     }
 
-    /// The first cgroup2 mount of a mountinfo text (proc_pid_mountinfo(5)).
+    /// The first cgroup2 mount of a mountinfo text (proc_pid_mountinfo(5)) that may be written to, else the first. A
+    /// container may have both.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        mounts(text).find(|m| m.kind == "cgroup2").map(|m| Self { mount: m.place.into() })
+        let all: Vec<Mount<'_>> = mounts(text).collect();
+        // Of several at one place the last is seen.
+        let seen =
+            |(i, m): &(usize, &Mount<'_>)| m.kind == "cgroup2" && all[i + 1..].iter().all(|o| o.place != m.place);
+        let seen: Vec<&Mount<'_>> = all.iter().enumerate().filter(seen).map(|(_, m)| m).collect();
+        let writable = seen.iter().find(|m| !m.is_read_only());
+        writable.or(seen.first()).map(|m| Self { mount: m.place.clone().into() })
     }
 }
 
@@ -57,6 +64,12 @@ pub(crate) struct Mount<'a> {
     pub(crate) options: &'a str,
     /// The kind of file system.
     pub(crate) kind: &'a str,
+}
+
+impl Mount<'_> {
+    fn is_read_only(&self) -> bool {
+        self.options.split(',').any(|o| o == "ro")
+    }
 }
 
 /// The mounts of a mountinfo text (proc_pid_mountinfo(5)).
