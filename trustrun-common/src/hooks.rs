@@ -72,6 +72,10 @@ pub mod hook {
     pub const UNIX_PEER: u32 = COUNT;
     /// The same program, where somebody outside sends to a socket of the session.
     pub const UNIX_VISIT: u32 = COUNT + 1;
+    /// unix_stream_connect: few kernels have it on.
+    pub const UNIX_CONNECT: u32 = COUNT + 2;
+    /// unix_may_send: as that.
+    pub const UNIX_SEND: u32 = COUNT + 3;
 }
 
 /// Program names in the object, by [`hook`] number.

@@ -45,10 +45,29 @@ pub struct UnixOffsets {
     pub above: u32,
     /// `super_block.s_dev`
     pub device: u32,
+    /// `dentry.d_parent`
+    pub parent: u32,
+    /// `socket.sk`
+    pub sock: u32,
     /// 1 when the offsets are there.
     pub ready: u32,
     /// How deep below the root of the hierarchy the session's cgroup is; 0 until a kernel program met a socket of it.
     pub depth: u32,
+}
+
+/// Most files and folders of sockets that the policy lets in.
+pub const UNIX_DOORS_MOST: u32 = 4096;
+
+/// The file of a socket that the policy lets in, or a folder with such.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct UnixDoor {
+    /// Inode number.
+    pub file: u64,
+    /// Device of its file system, 12 bits of major and 20 of minor number.
+    pub device: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// Who crossed the border over which socket: told once for each.
@@ -82,7 +101,8 @@ pub struct UnixEvent {
 }
 
 const _: () = {
-    assert!(size_of::<UnixOffsets>() == 76 && offset_of!(UnixOffsets, depth) == 72);
+    assert!(size_of::<UnixOffsets>() == 84 && offset_of!(UnixOffsets, depth) == 80);
+    assert!(size_of::<UnixDoor>() == 16);
     assert!(size_of::<UnixPeer>() == 160 && offset_of!(UnixPeer, name) == 32 && offset_of!(UnixPeer, device) == 28);
     assert!(size_of::<UnixEvent>() == 192 && offset_of!(UnixEvent, peer) == 32);
 };
@@ -91,4 +111,6 @@ const _: () = {
 mod pod {
     // SAFETY: repr(C), fixed-width integers without padding (asserted above): every bit pattern is a value.
     unsafe impl aya::Pod for super::UnixOffsets {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::UnixDoor {}
 }

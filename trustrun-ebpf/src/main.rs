@@ -20,6 +20,7 @@ mod names;
 mod packet;
 mod scratch;
 mod sockets;
+mod unix;
 
 /// Compared by the loader with the agent's own `trustrun_common::ABI_VERSION`.
 #[unsafe(no_mangle)]

@@ -1,11 +1,16 @@
-//! The session's border over unix sockets where its cgroup is seen from a cgroup namespace, as in a container: there no
-//! path says how deep the cgroup is.
+//! The session's border over unix sockets: refused where the kernel runs programs as a security module, else told. Also
+//! where its cgroup is seen from a cgroup namespace, as in a container: there no path says how deep the cgroup is.
 #![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute alone, and helpers have none")]
 
 use std::{
     fs,
-    os::unix::net::{UnixDatagram, UnixListener},
+    io::{ErrorKind::ConnectionRefused, Write as _},
+    os::unix::{
+        fs::PermissionsExt as _,
+        net::{UnixDatagram, UnixListener},
+    },
     path::PathBuf,
+    thread,
 };
 
 use trustrun_lab::wait_until;
@@ -59,6 +64,16 @@ fn sees_unix(ran: &Ran) -> bool {
     sees
 }
 
+/// Whether what would go over the border is refused (BPF LSM).
+fn guarded(ran: &Ran) -> bool {
+    let locks = ran.report()["coverage"]["locks"].as_array().unwrap();
+    let guarded = locks.iter().any(|l| l["name"] == "unix-border" && l["held"] == true);
+    if !guarded {
+        trustrun_lab::skip("this kernel runs no programs as a security module: what crosses the border is told only");
+    }
+    guarded
+}
+
 #[test]
 fn in_a_cgroup_namespace_its_own_sockets_are_its_own() {
     let Some(contained) = Contained::new() else { return };
@@ -80,20 +95,28 @@ print(l.accept()[0].recv(1))
 fn in_a_cgroup_namespace_who_comes_from_outside_is_told() {
     let Some(contained) = Contained::new() else { return };
     let script = r#"
-import os, socket
-s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.settimeout(60)
+import os, socket, time
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 s.bind("part"); os.rename("part", "inbox")
+while not os.path.exists("sent"): time.sleep(0.01)
+s.setblocking(False)
 try:
     print(s.recv(9).decode())
-except TimeoutError:
+except BlockingIOError:
     print("nothing")
 "#;
     let case = &contained.case;
     let running = case.start(&["python3", "-c", script]);
     wait_for(&case.path("inbox"));
-    UnixDatagram::unbound().unwrap().send_to(b"data", case.path("inbox")).unwrap();
+    let sent = UnixDatagram::unbound().unwrap().send_to(b"data", case.path("inbox"));
+    fs::write(case.path("sent"), "").unwrap();
     let ran = running.end();
-    assert_eq!(ran.exits(0).out(), "data\n");
+    if guarded(&ran) {
+        assert_eq!((sent.map_err(|e| e.kind()), ran.exits(0).out().as_str()), (Err(ConnectionRefused), "nothing\n"));
+        ran.verdict("pass").says("part, a socket of the session, and was refused");
+        return;
+    }
+    assert_eq!((sent.map_err(|e| e.kind()), ran.exits(0).out().as_str()), (Ok(4), "data\n"));
     if sees_unix(&ran) {
         assert_eq!(ran.gaps(), ["unix-socket-outside"]);
         ran.verdict("incomplete").says("part, a socket of the session, was sent to by a process outside");
@@ -108,16 +131,69 @@ fn in_a_cgroup_namespace_who_is_reached_outside_is_told() {
 import os, socket, time
 open("begun", "w").close()
 while not os.path.exists("helper"): time.sleep(0.01)
-s = socket.socket(socket.AF_UNIX); s.connect("helper"); print("open")
+s = socket.socket(socket.AF_UNIX); print(s.connect_ex("helper"))
 "#;
     let running = case.start(&["python3", "-c", script]);
     wait_for(&case.path("begun"));
     let _listener = UnixListener::bind(case.path("new")).unwrap();
     fs::rename(case.path("new"), case.path("helper")).unwrap();
     let ran = running.end();
-    assert_eq!(ran.exits(0).out(), "open\n");
+    if guarded(&ran) {
+        assert_eq!(ran.exits(0).out(), "1\n");
+        ran.verdict("pass").says("new, a socket of a process outside, was refused to");
+        return;
+    }
+    assert_eq!(ran.exits(0).out(), "0\n");
     if sees_unix(&ran) {
         assert_eq!(ran.gaps(), ["unix-socket-outside"]);
         ran.verdict("incomplete");
     }
+}
+
+/// Says what an allowed service answers, over a stream and over datagrams, and again when the service began anew.
+#[test]
+fn what_the_policy_lets_in_is_reached_and_answers() {
+    let Some(case) = Case::new() else { return };
+    if !have(&["python3"]) {
+        return;
+    }
+    let case = case.with(&["--run-as", "nobody"]);
+    let (doors, own) = (case.path("doors"), case.path("own"));
+    for folder in [&doors, &own] {
+        fs::create_dir(folder).unwrap();
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let policy = format!("version: 1\ndefault: block\nunix_sockets: [{}]\n", doors.display());
+    let case = case.policy(&policy);
+    let ask = r#"
+import os, socket, sys, time
+def ask(path):
+    s = socket.socket(socket.AF_UNIX); s.settimeout(60); s.connect(path); return s.recv(9).decode()
+print(ask("doors/stream"))
+d = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); d.settimeout(60)
+d.bind("own/client"); os.chmod("own/client", 0o777)
+d.sendto(b"?", "doors/datagram"); print(d.recv(9).decode())
+open("own/again", "w").close()
+while not os.path.exists("doors/new"): time.sleep(0.01)
+print(ask("doors/new"))
+"#;
+    let serve = |name: &str| {
+        let listener = UnixListener::bind(doors.join("part")).unwrap();
+        fs::set_permissions(doors.join("part"), fs::Permissions::from_mode(0o777)).unwrap();
+        fs::rename(doors.join("part"), doors.join(name)).unwrap();
+        thread::spawn(move || listener.accept().unwrap().0.write_all(b"stream").unwrap())
+    };
+    let datagrams = UnixDatagram::bind(doors.join("datagram")).unwrap();
+    fs::set_permissions(doors.join("datagram"), fs::Permissions::from_mode(0o777)).unwrap();
+    let first = serve("stream");
+    let running = case.start(&["python3", "-c", ask]);
+    let (_, from) = datagrams.recv_from(&mut [0]).unwrap();
+    datagrams.send_to(b"datagram", case.folder().join(from.as_pathname().unwrap())).unwrap();
+    wait_for(&own.join("again"));
+    let second = serve("new");
+    let ran = running.end();
+    first.join().unwrap();
+    second.join().unwrap();
+    assert_eq!(ran.exits(0).out(), "stream\ndatagram\nstream\n", "{}", ran.stderr);
+    guarded(&ran);
 }

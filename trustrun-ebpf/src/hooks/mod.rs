@@ -12,4 +12,5 @@ mod sendmsg;
 mod sock_create;
 mod sock_release;
 mod sockops;
+mod unix_border;
 mod unix_peer;

@@ -40,7 +40,7 @@ pub(crate) fn offsets() -> Result<(Offsets, Option<UnixOffsets>), GuardError> {
     Ok((offsets, unix_offsets(&btf).ok()))
 }
 
-/// Fails where unix sockets are a module of their own, or the kernel is older than 6.3.
+/// Fails where unix sockets are a module of their own, or the kernel is older than 6.1.
 fn unix_offsets(btf: &Btf<'_>) -> Result<UnixOffsets, GuardError> {
     let one = |structure, member| Ok::<u32, GuardError>(btf.members(structure, &[member])?[0]);
     let two = |(a, b), (c, d)| Ok::<u32, GuardError>(one(a, b)? + one(c, d)?);
@@ -62,6 +62,8 @@ fn unix_offsets(btf: &Btf<'_>) -> Result<UnixOffsets, GuardError> {
         own: one("socket_alloc", "vfs_inode")?,
         above: one("inode", "i_sb")?,
         device: one("super_block", "s_dev")?,
+        parent: one("dentry", "d_parent")?,
+        sock: one("socket", "sk")?,
         ready: 1,
         depth: 0,
     })

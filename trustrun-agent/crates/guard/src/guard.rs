@@ -37,6 +37,8 @@ pub struct Plan {
     pub sizes: Sizes,
     /// Unusual sockets that a rule lets be made (`common::KIND_*`).
     pub kinds: u32,
+    /// Unix sockets, or folders with such, that the policy lets in.
+    pub doors: Vec<std::path::PathBuf>,
     /// Whether to wait for every process, not only the first.
     pub wait_all: bool,
     /// Whether the target is root.
@@ -76,6 +78,8 @@ pub struct EngineLink {
     pub no_scope: Option<String>,
     /// Whether what crosses the session's border over unix sockets is seen.
     pub unix: bool,
+    /// Whether it is refused, but for what the policy lets in (`locks::BORDER`).
+    pub border: bool,
 }
 
 impl std::fmt::Debug for EngineLink {

@@ -28,12 +28,17 @@ impl fmt::Display for Release {
 /// and older ones were never tried.
 pub const MINIMUM: Release = Release(5, 10);
 
-/// What only newer kernels have: what, since when, and what becomes of a session without. The program among it is attached
-/// by itself (`Loaded::watch_unix`); all others must load everywhere.
+/// What only newer kernels have: what, since when, and what becomes of a session without. The programs among it are attached
+/// by themselves (`Loaded::watch_unix`, `Loaded::guard_border`); all others must load everywhere.
 pub const OPTIONAL: &[(&str, Release, &str)] = &[
     ("cgroup.kill", Release(5, 14), "a session's processes are ended one by one, over and over, until none is left"),
     ("Landlock's domains", Release(5, 19), "the memory and descriptors of the user's other processes are within reach"),
     ("the hook unix_peer", Release(6, 3), "who is reached over a unix socket is not seen: a limit"),
+    (
+        "the hooks unix_connect and unix_send (with `bpf` among the security modules)",
+        Release(6, 1),
+        "a unix socket that somebody outside makes later is reached and told, and not refused",
+    ),
     ("Landlock's scopes", Release(6, 12), "abstract sockets and signals to processes outside are within reach"),
     ("the verifier's count", Release(5, 16), "the verifier budget is not tested, only that the programs load"),
 ];

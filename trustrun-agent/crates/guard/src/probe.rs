@@ -21,8 +21,9 @@ use crate::{
     sys,
 };
 
-/// The hook that not every kernel has.
-const OPTIONAL: &str = "unix_peer";
+/// The hook that not every kernel has, and those that few have on.
+const OPTIONAL: [&str; 3] = [UNIX_PEER, "unix_connect", "unix_send"];
+const UNIX_PEER: &str = "unix_peer";
 /// How long to wait for the canary where something is known to be missing.
 #[cfg(feature = "ebpf")]
 const BRIEFLY: Duration = Duration::from_millis(500);
@@ -49,7 +50,7 @@ pub struct HookState {
 /// What became of all of them.
 #[derive(Debug)]
 pub struct Probe {
-    /// Each hook, the optional one last.
+    /// Each hook, the optional ones last.
     pub hooks: Vec<HookState>,
     /// Whether a refusal was one, for a process that connected to a closed port and to one outside the policy. None where
     /// that could not be tried.
@@ -64,8 +65,9 @@ pub struct Probe {
 /// the calling process's mounts and limits, which should do nothing else afterwards.
 #[must_use]
 pub fn hooks(plan: &Plan) -> Probe {
-    let hook = |name| HookState { name, optional: name == OPTIONAL, attached: false, seen: false, refused: None };
-    let hooks = HOOK_NAMES.into_iter().chain([OPTIONAL]).map(hook).collect();
+    let hook =
+        |name| HookState { name, optional: OPTIONAL.contains(&name), attached: false, seen: false, refused: None };
+    let hooks = HOOK_NAMES.into_iter().chain(OPTIONAL).map(hook).collect();
     let mut probe = Probe { hooks, refusal: None, failed: None, no_scope: None };
     probe.failed = probe.go(plan).err();
     probe
@@ -129,8 +131,15 @@ impl Probe {
         }
         let pinned = loaded.pin(&plan.session, cgroup);
         match loaded.watch_unix() {
-            Ok(()) => self.hook(OPTIONAL).attached = true,
-            Err(e) => self.refuse(OPTIONAL, &e),
+            Ok(()) => self.hook(UNIX_PEER).attached = true,
+            Err(e) => self.refuse(UNIX_PEER, &e),
+        }
+        let border = loaded.guard_border(&[]);
+        for (name, _) in crate::load::BORDER {
+            match &border {
+                Ok(()) => self.hook(name).attached = true,
+                Err(e) => self.refuse(name, e),
+            }
         }
         let patience = if first.is_some() { BRIEFLY } else { crate::selftest::DEADLINE };
         let seen = self.canary(&mut loaded, ring, cgroup, patience);
@@ -149,7 +158,7 @@ impl Probe {
         patience: Duration,
     ) -> Result<(), GuardError> {
         let seen = crate::selftest::look(loaded, &mut ring, cgroup, patience)?;
-        for (hook, ran) in self.hooks.iter_mut().zip(seen.ran.iter().chain([&seen.unix])) {
+        for (hook, ran) in self.hooks.iter_mut().zip(seen.ran.iter().chain([&seen.unix, &seen.border, &seen.border])) {
             hook.seen = *ran;
             if hook.attached && !ran {
                 let expected = seen.missing.iter().any(|m| m == hook.name);

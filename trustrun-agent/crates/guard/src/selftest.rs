@@ -6,7 +6,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::{
         fd::AsFd as _,
-        unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream},
+        unix::net::{SocketAddr as UnixAddress, UnixDatagram, UnixListener, UnixStream},
     },
     time::{Duration, Instant},
 };
@@ -32,16 +32,18 @@ pub(crate) struct Seen {
     pub(crate) ran: Vec<bool>,
     /// Whether the hook for unix sockets, which not every kernel has, told of what came over the border and of what went.
     pub(crate) unix: bool,
+    /// Whether those that guard the border judged both ways, which few kernels have.
+    pub(crate) border: bool,
 }
 
-/// Makes the canary's connections and checks that each hook ran and that the connection came through the ring. Whether
-/// the hook for unix sockets ran too, which not every kernel has.
+/// Makes the canary's connections and checks that each hook ran and that the connection came through the ring; what
+/// of the hooks ran that not every kernel has.
 ///
 /// # Errors
 /// If a hook did not see it.
-pub(crate) fn run(loaded: &mut Loaded, ring: &mut Ring, cgroup: &Cgroup) -> Result<bool, GuardError> {
-    let Seen { missing, unix, .. } = look(loaded, ring, cgroup, DEADLINE)?;
-    if missing.is_empty() { Ok(unix) } else { Err(GuardError::SelfTest { missing }) }
+pub(crate) fn run(loaded: &mut Loaded, ring: &mut Ring, cgroup: &Cgroup) -> Result<Seen, GuardError> {
+    let seen = look(loaded, ring, cgroup, DEADLINE)?;
+    if seen.missing.is_empty() { Ok(seen) } else { Err(GuardError::SelfTest { missing: seen.missing }) }
 }
 
 /// Makes the canary's connections; what was seen of them within `patience`.
@@ -100,11 +102,11 @@ pub(crate) fn look(
 
 /// What crosses the session's border over unix sockets: the canary goes out, and this process, which is outside, comes in.
 struct Border {
-    /// Where this process listens.
-    outside: UnixAddress,
-    _listener: UnixListener,
+    /// Where this process listens, for streams and for datagrams.
+    outside: [UnixAddress; 2],
+    _listeners: (UnixListener, UnixDatagram),
     /// Where the canary does.
-    inside: UnixAddress,
+    inside: [UnixAddress; 2],
     /// By which it says so, and waits for the visit to be over.
     ours: UnixStream,
     theirs: UnixStream,
@@ -113,19 +115,19 @@ struct Border {
 impl Border {
     /// None where such sockets cannot be made; then nothing is seen of them.
     fn new() -> Option<Self> {
-        let (outside, inside) = (abstract_address("out")?, abstract_address("in")?);
-        let listener = UnixListener::bind_addr(&outside).ok()?;
+        let (outside, inside) = (addresses("out")?, addresses("in")?);
+        let listeners = listen(&outside)?;
         let (ours, theirs) = UnixStream::pair().ok()?;
         ours.set_read_timeout(Some(DEADLINE)).and_then(|()| theirs.set_read_timeout(Some(DEADLINE))).ok()?;
-        Some(Self { outside, _listener: listener, inside, ours, theirs })
+        Some(Self { outside, _listeners: listeners, inside, ours, theirs })
     }
 
     /// In the canary.
     fn go(self) {
         let Self { outside, inside, ours, theirs, .. } = self;
         drop(ours);
-        drop(UnixStream::connect_addr(&outside));
-        let Ok(_listener) = UnixListener::bind_addr(&inside) else { return };
+        knock(&outside);
+        let Some(_listeners) = listen(&inside) else { return };
         let _ = (&theirs).write_all(b"!");
         // Until the other end is closed.
         let _ = (&theirs).read(&mut [0]);
@@ -135,15 +137,31 @@ impl Border {
     fn visit(self) {
         drop(self.theirs);
         if (&self.ours).read(&mut [0]).is_ok_and(|n| n > 0) {
-            drop(UnixStream::connect_addr(&self.inside));
+            knock(&self.inside);
         }
     }
 }
 
+fn listen([stream, datagram]: &[UnixAddress; 2]) -> Option<(UnixListener, UnixDatagram)> {
+    Some((UnixListener::bind_addr(stream).ok()?, UnixDatagram::bind_addr(datagram).ok()?))
+}
+
+/// Connects, and sends a datagram, once each.
+fn knock([stream, datagram]: &[UnixAddress; 2]) {
+    drop(UnixStream::connect_addr(stream));
+    if let Ok(socket) = UnixDatagram::unbound() {
+        let _ = socket.send_to_addr(b"canary", datagram);
+    }
+}
+
+fn addresses(end: &str) -> Option<[UnixAddress; 2]> {
+    Some([abstract_address(end, "stream")?, abstract_address(end, "datagram")?])
+}
+
 /// An abstract name that nobody else has.
-fn abstract_address(end: &str) -> Option<UnixAddress> {
+fn abstract_address(end: &str, kind: &str) -> Option<UnixAddress> {
     use std::os::linux::net::SocketAddrExt as _;
-    UnixAddress::from_abstract_name(format!("trustrun-canary-{end}-{}", std::process::id())).ok()
+    UnixAddress::from_abstract_name(format!("trustrun-canary-{end}-{kind}-{}", std::process::id())).ok()
 }
 
 /// Which hooks ran, and which of them should have.
@@ -158,7 +176,13 @@ fn seen(loaded: &mut Loaded, v6: bool, came: bool) -> Result<Seen, GuardError> {
     if !came {
         missing.push("ring buffer".into());
     }
-    Ok(Seen { missing, ran: (0..hook::COUNT).map(ran).collect(), unix: ran(hook::UNIX_PEER) && ran(hook::UNIX_VISIT) })
+    let both = |i: u32| counters.get((counter::HOOK + i) as usize).is_some_and(|n| *n > 1);
+    Ok(Seen {
+        missing,
+        ran: (0..hook::COUNT).map(ran).collect(),
+        unix: ran(hook::UNIX_PEER) && ran(hook::UNIX_VISIT),
+        border: both(hook::UNIX_CONNECT) && both(hook::UNIX_SEND),
+    })
 }
 
 /// In the canary: uses every hook once.

@@ -199,6 +199,7 @@ impl Session {
         if !self.watch.due() {
             return;
         }
+        self.loaded.refresh_doors();
         let lost = self.watch.lost();
         // Again each time: a child may have been born since.
         if self.watch.broken() && self.default.is_some() {

@@ -166,6 +166,8 @@ pub enum Fact {
     Unix {
         /// Whether somebody outside sent to the session; else the session sent out.
         incoming: bool,
+        /// Whether it was refused, before any byte.
+        refused: bool,
         /// The receiver's name as it was bound: a path, `@` and an abstract name, or empty.
         name: String,
         /// Device (12 bits of major and 20 of minor number) and inode number of the receiver's file; zeroes where there is

@@ -127,7 +127,7 @@ pub fn decode(bytes: &[u8], clock: &Clock) -> Result<Observation, DecodeError> {
     let fact = match header.kind {
         kind::EXEC => exec(&mut r, header)?,
         kind::MOVED => moved(&mut r, header)?,
-        kind::UNIX => unix(&mut r)?,
+        kind::UNIX => unix(&mut r, header)?,
         kind::FORK => Fact::Fork { child: TaskEvent { header, value: r.u64()? }.value as u32 },
         kind::EXIT => Fact::Exit { status: r.u64()? as i32 },
         kind::OPENED
@@ -173,7 +173,7 @@ fn moved(r: &mut Reader<'_>, header: Header) -> Result<Fact, DecodeError> {
     Ok(Fact::Moved { cgroup, killed: header.flags & FLAG_ENFORCED != 0 })
 }
 
-fn unix(r: &mut Reader<'_>) -> Result<Fact, DecodeError> {
+fn unix(r: &mut Reader<'_>, header: Header) -> Result<Fact, DecodeError> {
     let (file, own) = (r.u64()?, r.u64()?);
     let (_tgid, incoming, length, device) = (r.u32()?, r.u32()?, r.u32()?, r.u32()?);
     let area = r.take(UNIX_NAME)?;
@@ -184,7 +184,8 @@ fn unix(r: &mut Reader<'_>) -> Result<Fact, DecodeError> {
         Some((0, name)) => format!("@{}", String::from_utf8_lossy(name)),
         _ => String::from_utf8_lossy(name.split(|b| *b == 0).next().unwrap_or_default()).into_owned(),
     };
-    Ok(Fact::Unix { incoming: incoming != 0, name, file: (device, file), own })
+    let refused = header.flags & FLAG_ENFORCED != 0;
+    Ok(Fact::Unix { incoming: incoming != 0, refused, name, file: (device, file), own })
 }
 
 fn flow_fact(e: &FlowEvent) -> Result<Fact, DecodeError> {

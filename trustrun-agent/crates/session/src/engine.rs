@@ -178,7 +178,8 @@ impl Engine {
                 let processes = &mut self.processes;
                 self.refusals.exit(o.process.tgid, *status, || processes.name(o.process.tgid));
             }
-            Fact::Unix { incoming, name, file, own } => self.unix(o.process, *incoming, name, (*file, *own)),
+            Fact::Unix { incoming, refused: true, name, .. } => self.unix_refused(o.process, *incoming, name),
+            Fact::Unix { incoming, name, file, own, .. } => self.unix(o.process, *incoming, name, (*file, *own)),
             Fact::Moved { cgroup, killed } => return self.moved(o.process, cgroup, *killed),
             Fact::Opened { flow, decided } => return self.opened(o, flow, decided),
             Fact::Established { flow } => self.established(flow),

@@ -8,9 +8,9 @@ mod tests;
 use std::collections::BTreeMap;
 
 use trustrun_common::{HOOK_NAMES, counter};
-use trustrun_guard::{CGROUP_GONE, Changed, PLACES};
+use trustrun_guard::{CGROUP_GONE, Changed, PLACES, locks::BORDER};
 use trustrun_model::{
-    Assurance, Counters, Coverage, Exit, Hook, Looking, Report, SCHEMA, SelfTest, SensorKind, SessionInfo, judge,
+    Assurance, Counters, Coverage, Exit, Hook, LockState, Looking, Report, SCHEMA, SelfTest, SensorKind, SessionInfo, judge,
     rfc3339,
 };
 use trustrun_observe::Clock;
@@ -231,8 +231,9 @@ fn session(facts: &Facts, last: &Final, assurance: Assurance) -> SessionInfo {
     }
 }
 
-/// The hook that not every kernel has.
+/// The hook that not every kernel has, and those that few have on.
 const UNIX_HOOK: [&str; 1] = ["unix_peer"];
+const BORDER_HOOKS: [&str; 2] = ["unix_connect", "unix_send"];
 
 /// The guard starts no child unless every hook was attached and saw the canary.
 fn coverage(facts: &Facts, last: &Final) -> Coverage {
@@ -242,10 +243,16 @@ fn coverage(facts: &Facts, last: &Final) -> Coverage {
         let detached_at = lost.map_or_else(|| detached_at.clone(), |l| rfc3339(l.noticed_ns));
         Hook { name: (*name).into(), attached_at: attached_at.clone(), detached_at }
     };
+    let optional = UNIX_HOOK.iter().filter(|_| last.unix).chain(BORDER_HOOKS.iter().filter(|_| last.border));
     Coverage {
-        hooks: (0..).zip(HOOK_NAMES.iter().chain(UNIX_HOOK.iter().filter(|_| last.unix))).map(hook).collect(),
+        hooks: (0..).zip(HOOK_NAMES.iter().chain(optional)).map(hook).collect(),
         self_test: SelfTest::Passed,
         resolvers: facts.resolvers.clone(),
-        locks: facts.locks(last.held),
+        locks: facts.locks(last.held).into_iter().chain(last.border.then(border)).collect(),
     }
+}
+
+/// The lock that the guard holds from outside, where it holds.
+fn border() -> LockState {
+    LockState { name: BORDER.name.into(), closes: BORDER.closes.into(), held: true, ..LockState::default() }
 }

@@ -257,6 +257,7 @@ impl Runner<'_> {
             changed: told.changed,
             held: self.held,
             unix: self.link.unix,
+            border: self.link.border,
             attached_ns: self.link.attached_ns,
             no_scope: self.link.no_scope.take(),
             at: self.clock.now(),

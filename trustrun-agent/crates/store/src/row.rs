@@ -156,7 +156,9 @@ fn detail(fact: &Fact) -> Option<Box<str>> {
         Fact::Fork { child } => json!({"child": child}),
         Fact::Exec { exe, argv, truncated } => json!({"exe": exe, "argv": argv, "truncated": truncated}),
         Fact::Exit { status } => json!({"status": status}),
-        Fact::Unix { incoming, name, .. } => json!({"incoming": incoming, "socket": name}),
+        Fact::Unix { incoming, refused, name, .. } => {
+            json!({"incoming": incoming, "refused": refused, "socket": name})
+        }
         Fact::Moved { cgroup, killed } => json!({"cgroup": cgroup, "killed": killed}),
         Fact::Payload { outgoing, offset, length, .. } => {
             json!({"outgoing": outgoing, "offset": offset, "length": length})

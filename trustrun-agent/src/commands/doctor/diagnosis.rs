@@ -132,7 +132,7 @@ fn assurance(tried: &Tried, locks: &[LockRow], checks: &[Check]) -> (Option<Assu
 fn limits(tried: &Tried, checks: &[Check]) -> Vec<(&'static str, String)> {
     let mut out: Vec<(&'static str, String)> =
         checks.iter().filter(|c| c.state == State::Limit).map(|c| (c.name, c.found.clone())).collect();
-    if tried.probe.failed.is_none() && tried.probe.hooks.iter().any(|h| h.optional && !h.seen) {
+    if tried.probe.failed.is_none() && tried.probe.hooks.iter().any(|h| h.name == "unix_peer" && !h.seen) {
         let why =
             "that a command reaches a service over a unix socket is not told: this kernel has no hook for it (6.3)";
         out.push(("local-services", why.into()));

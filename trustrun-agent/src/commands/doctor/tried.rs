@@ -69,7 +69,9 @@ impl Tried {
         };
         Self {
             probe: Probe {
-                hooks: hooks.chain([refused("unix_peer", true)]).collect(),
+                hooks: hooks
+                    .chain(["unix_peer", "unix_connect", "unix_send"].map(|name| refused(name, true)))
+                    .collect(),
                 refusal: None,
                 failed: Some(GuardError::Guard { reason: why.into() }),
                 no_scope: None,
@@ -116,6 +118,7 @@ fn plan() -> trustrun_guard::Plan {
         dns_grace: DNS_GRACE,
         sizes: trustrun_guard::Sizes { ring_bytes: RING_BYTES, tables: Vec::new() },
         kinds: 0,
+        doors: Vec::new(),
         wait_all: false,
         as_root: false,
     }

@@ -63,7 +63,7 @@ impl Plan {
     }
 
     /// What the policy names, and where users are looked up.
-    fn allowed_sockets(&self) -> Vec<PathBuf> {
+    pub(super) fn allowed_sockets(&self) -> Vec<PathBuf> {
         self.named_sockets().into_iter().chain(user_databases()).collect()
     }
 

@@ -5,6 +5,7 @@
 mod pins;
 mod programs;
 mod tables;
+mod unix_border;
 mod unix_peer;
 
 use std::{fs, os::fd::AsRawFd as _, panic::resume_unwind, path::PathBuf, thread};
@@ -18,8 +19,8 @@ use trustrun_common::{Config, HOOK_NAMES, Offsets, UnixOffsets, counter};
 use trustrun_observe::Ring;
 use trustrun_policy::Tables;
 
-pub(crate) use self::pins::reap_pins;
 use self::programs::{JUMPS, OBJECT};
+pub(crate) use self::{pins::reap_pins, unix_border::NAMES as BORDER};
 use crate::{Cgroup, GuardError, Sizes, btf, links::Watch};
 
 /// The kernel side of one session.
@@ -33,6 +34,9 @@ pub struct Loaded {
     /// The same for the hook of unix sockets, where this kernel has it, and its link.
     unix_offsets: Option<UnixOffsets>,
     unix_link: Option<FdLink>,
+    /// Links of the programs that refuse unix sockets outside, and what these let in.
+    border: Vec<(&'static str, FdLink)>,
+    doors: unix_border::Doors,
 }
 
 fn map_error(name: &'static str) -> impl Fn(aya::maps::MapError) -> GuardError {
@@ -81,7 +85,16 @@ impl Loaded {
             reason: chain(&e),
         })?;
         programs::load(&mut ebpf)?;
-        let mut loaded = Self { ebpf, links: Vec::new(), pins: None, offsets, unix_offsets, unix_link: None };
+        let mut loaded = Self {
+            ebpf,
+            links: Vec::new(),
+            pins: None,
+            offsets,
+            unix_offsets,
+            unix_link: None,
+            border: Vec::new(),
+            doors: unix_border::Doors::default(),
+        };
         loaded.fill_jumps()?;
         Ok(loaded)
     }
@@ -162,6 +175,23 @@ impl Loaded {
         for name in programs::jump_arrays() {
             let jumps = self.ebpf.map(name).ok_or_else(|| missing("map", name))?;
             jumps.pin(folder.join(name)).map_err(|e| GuardError::Map { name, reason: chain(&e) })?;
+        }
+        Ok(())
+    }
+
+    /// Pins what guards the border over unix sockets too.
+    ///
+    /// # Errors
+    /// If there is no folder yet, or pinning fails.
+    pub(crate) fn pin_border(&mut self) -> Result<(), GuardError> {
+        let folder = self.pins.clone().ok_or_else(|| missing("folder", "of pins"))?;
+        for (name, link) in std::mem::take(&mut self.border) {
+            let pinned = link.pin(folder.join(name)).map_err(|e| GuardError::Program {
+                step: "pin",
+                name: name.into(),
+                reason: chain(&e),
+            })?;
+            self.border.push((name, FdLink::from(pinned)));
         }
         Ok(())
     }
@@ -252,8 +282,10 @@ pub fn verified_instructions() -> Result<Vec<(&'static str, Option<u32>)>, Guard
     let mut loaded = Loaded::load(None, &Sizes { ring_bytes: 1 << 20, tables: Vec::new() })?;
     // A kernel that does not have what it asks for has no program to count.
     let unix = loaded.load_unix().is_ok().then_some(unix_peer::NAME);
+    let border = loaded.load_border().map_or([None; 2], |()| BORDER.map(|(name, _)| Some(name)));
     programs::names()
         .chain(unix)
+        .chain(border.into_iter().flatten())
         .map(|name| {
             let program = loaded.ebpf.program(name).ok_or_else(|| missing("program", name))?;
             let info = program.info().map_err(|e| program_error("load", name, &e))?;

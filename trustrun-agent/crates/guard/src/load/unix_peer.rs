@@ -19,14 +19,22 @@ impl Loaded {
     /// # Errors
     /// If this kernel does not have the tracepoint, or refuses the program.
     pub(crate) fn watch_unix(&mut self) -> Result<(), GuardError> {
-        let missing = || GuardError::Btf { what: "the members of unix sockets".into() };
-        let offsets = self.unix_offsets.ok_or_else(missing)?;
-        let mut map: Array<&mut MapData, trustrun_common::UnixOffsets> = self.map_mut("UNIX")?;
-        map.set(0, offsets, 0).map_err(|e| failed("configure", &e))?;
+        self.set_unix_offsets()?;
         let program = self.load_unix()?;
         let link = program.attach("sk_data_ready").and_then(|id| program.take_link(id));
         self.unix_link = Some(FdLink::from(link.map_err(|e| failed("attach", &e))?));
         Ok(())
+    }
+
+    /// Tells the programs for unix sockets where this kernel has what they read.
+    ///
+    /// # Errors
+    /// If it has not.
+    pub(super) fn set_unix_offsets(&mut self) -> Result<(), GuardError> {
+        let missing = || GuardError::Btf { what: "the members of unix sockets".into() };
+        let offsets = self.unix_offsets.ok_or_else(missing)?;
+        let mut map: Array<&mut MapData, trustrun_common::UnixOffsets> = self.map_mut("UNIX")?;
+        map.set(0, offsets, 0).map_err(|e| failed("configure", &e))
     }
 
     /// Loads it.

@@ -84,6 +84,14 @@ pub const LOCKS: [Lock; 11] = [
     },
 ];
 
+/// A lock that the guard holds from outside, for the session's whole cgroup, where this kernel runs programs as a security
+/// module. It is none of [`LOCKS`]: few kernels do, and a session without it is told of what it would refuse.
+pub const BORDER: Lock = Lock {
+    name: "unix-border",
+    closes: "unix sockets of processes outside, whenever they were made, both ways (BPF LSM)",
+    since: "6.1",
+};
+
 /// Sockets where C libraries look users and groups up (SSSD, nslcd, systemd's user database). Without them a user of a
 /// directory has no name, and git, ssh and Python fail. They answer for no host, and ask the machine's own directory
 /// server for the names that they are given.

@@ -51,7 +51,12 @@ pub(super) fn prepare(
     let watch = loaded.watch(cgroup.id)?;
     // Not every kernel has it; whether it sees is for the canary to say.
     let _ = loaded.watch_unix();
-    let unix = crate::selftest::run(loaded, &mut ring, cgroup)?;
+    let tried = plan.enforce && loaded.guard_border(&plan.doors).is_ok();
+    let seen = crate::selftest::run(loaded, &mut ring, cgroup)?;
+    let border = tried && seen.border && loaded.pin_border().is_ok();
+    if !border {
+        loaded.leave_border();
+    }
     // The canary's events are not the session's.
     config.mode = trustrun_common::MODE_OFF;
     config.counting = 0;
@@ -66,7 +71,9 @@ pub(super) fn prepare(
     let (binder, bind) = Channel::pair()?;
     let raw = [sys::raw_socket(false).ok(), sys::raw_socket(true).ok()];
     let cgroup = cgroup.below.clone();
-    let link = EngineLink { ring, dns, binder: Some(bind), guard: theirs, raw, attached_ns, unix, cgroup, no_scope };
+    let unix = seen.unix;
+    let link =
+        EngineLink { ring, dns, binder: Some(bind), guard: theirs, raw, attached_ns, unix, border, cgroup, no_scope };
     Ok(Prepared { watch, ours, binder, link })
 }
 

@@ -115,7 +115,8 @@ impl Refusals {
         }
     }
 
-    fn line(&mut self, lock: &'static str, what: String) {
+    /// One line of what a lock refused.
+    pub(crate) fn line(&mut self, lock: &'static str, what: String) {
         let lines = self.lines.entry(lock).or_default();
         if lines.len() < MOST || lines.contains_key(&what) {
             *lines.entry(what).or_default() += 1;

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use trustrun_guard::locks::BORDER;
 use trustrun_model::{ProcessId, Untrusted};
 
 use super::Engine;
@@ -68,6 +69,24 @@ impl Engine {
                 format!("{name}, a socket of a process outside, was reached, and what it does cannot be seen: by {who}")
             }
         });
+    }
+
+    /// No byte went over it: the lock says what it refused.
+    pub(super) fn unix_refused(&mut self, process: ProcessId, incoming: bool, name: &str) {
+        let who = self.processes.name(process.tgid);
+        let name =
+            if name.is_empty() { "a unix socket without a name".into() } else { Untrusted::new(name).to_string() };
+        self.refusals.line(
+            BORDER.name,
+            if incoming {
+                format!("a process outside came to {name}, a socket of the session, and was refused: {who}")
+            } else {
+                format!(
+                    "{name}, a socket of a process outside, was refused to {who}; one that it has to reach goes under \
+                     `unix_sockets` of the policy"
+                )
+            },
+        );
     }
 }
 

@@ -87,6 +87,7 @@ impl Final {
             changed: Vec::new(),
             held: Held::default(),
             unix: false,
+            border: false,
             attached_ns: at.wall_ns,
             no_scope: None,
             at,
@@ -123,6 +124,8 @@ pub struct Final {
     pub held: Held,
     /// Whether what crosses the session's border over unix sockets was seen.
     pub unix: bool,
+    /// Whether it was refused, but for what the policy lets in.
+    pub border: bool,
     /// When the hooks were attached, nanoseconds since the epoch.
     pub attached_ns: i64,
     /// Why systemd made no scope for the session, where it should have.

@@ -13,7 +13,12 @@ pub(super) fn limits(facts: &Facts, locks: &[LockState], last: &Final) -> Vec<Li
     }
     let mut out = Vec::new();
     let hidden = ["private-run", "unix-sockets", "abstract-sockets", "other-processes"].into_iter().all(held);
-    match (last.unix, hidden) {
+    match (last.unix || last.border, hidden) {
+        _ if last.border => out.push(limit(
+            "local-services",
+            "what a process outside does on the command's behalf is that process's traffic; a command that would reach \
+             one over a unix socket which the policy does not name is refused, one that does so through files is not seen",
+        )),
         (true, _) => out.push(limit(
             "local-services",
             "what a process outside does on the command's behalf is that process's traffic; a command that reaches one \
