@@ -54,6 +54,8 @@ pub enum Order {
     Ready,
     /// Engine: end the target.
     Kill,
+    /// Engine: read the counters again. Answered with [`Note::Counters`].
+    Count,
     /// Engine: end one process, which left the session's cgroup.
     End {
         /// Its thread group.
@@ -201,6 +203,7 @@ impl Order {
                 m[NAME_AT..NAME_AT + NAME_MAX].copy_from_slice(&name.bytes);
                 m
             }
+            Self::Count => words(8, &[]),
             Self::End { tgid } => words(6, &[tgid.into()]),
             Self::Locked { held } => words(7, &[held]),
             Self::Ended { status } => words(5, &[u64::from(status.cast_unsigned())]),
@@ -214,6 +217,7 @@ impl Order {
         Some(match w[0] {
             1 => Self::Ready,
             2 => Self::Kill,
+            8 => Self::Count,
             3 => Self::Destroy {
                 flow: FlowId { cookie: w[1], sequence: u32::try_from(w[2]).ok()? },
                 local: join(&w[3..6])?,
@@ -294,6 +298,7 @@ mod tests {
         for o in [
             Order::Ready,
             Order::Kill,
+            Order::Count,
             Order::End { tgid: 77 },
             Order::Destroy { flow, local: a, peer: b },
             Order::Bind { address: "1.2.3.4".parse().unwrap(), name: Name::new("Api.test").unwrap(), ttl: 60 },

@@ -222,6 +222,10 @@ impl Session {
         let Some((bytes, n)) = self.engine.read(MsgFlags::MSG_DONTWAIT) else { return false };
         match bytes.get(..n).and_then(Order::from_bytes) {
             Some(Order::Kill) => self.cgroup.kill(),
+            Some(Order::Count) => {
+                let counters = self.counters();
+                let _ = self.engine.note(Note::Counters(counters));
+            }
             // Only what the kernel programs know as the session's own.
             Some(Order::End { tgid }) if self.loaded.knows_task(tgid) => sys::end(tgid),
             Some(Order::Destroy { flow, local, peer }) => {

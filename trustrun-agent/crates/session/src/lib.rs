@@ -20,6 +20,7 @@ mod report;
 #[cfg(feature = "ebpf")]
 mod runner;
 mod sampled;
+mod settle;
 mod suggest;
 pub mod summary;
 #[cfg(feature = "ebpf")]

@@ -18,6 +18,7 @@ use trustrun_observe::{Clock, decode};
 use crate::{
     Engine, Facts, Final, Judge, LostHook, Outputs, Reaction, negative,
     record::{Recorder, Stored},
+    settle::{Counts, Readings, settle},
     tcp_resolver::{self, Lookup},
 };
 
@@ -100,6 +101,22 @@ struct Told {
     changed: Vec<Changed>,
 }
 
+impl Readings for Runner<'_> {
+    fn take_out(&mut self) -> u64 {
+        self.drain_all();
+        self.received
+    }
+
+    fn count(&mut self) -> Option<Counts> {
+        self.link.guard.order(Order::Count).ok()?;
+        // It has said everything else by now.
+        match self.link.guard.receive() {
+            Some(Note::Counters(counters)) => Some(counters),
+            _ => None,
+        }
+    }
+}
+
 impl Runner<'_> {
     fn until_finished(&mut self) -> Result<Told, RunError> {
         let mut told = Told {
@@ -130,7 +147,7 @@ impl Runner<'_> {
                         self.engine.closed(f.flow, f.peer, f.sent, f.received, now);
                     }
                     Ok(Some(Note::Finish { status })) => {
-                        self.drain_all();
+                        told.counters = settle(self, told.counters);
                         told.status = status;
                         return Ok(told);
                     }

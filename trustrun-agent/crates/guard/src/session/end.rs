@@ -75,6 +75,15 @@ impl Session {
         }
     }
 
+    /// What the kernel counted so far. What cannot be read must not look like zero.
+    pub(super) fn counters(&mut self) -> [u64; counter::COUNT as usize] {
+        self.loaded.counters().unwrap_or_else(|_| {
+            let mut unread = [0; counter::COUNT as usize];
+            unread[counter::UNREAD as usize] = 1;
+            unread
+        })
+    }
+
     /// Tells the engine what only the maps know, and that it is over; whether it heard that. A stopped engine does not.
     pub(super) fn last_words(&mut self, status: Option<i32>) -> bool {
         for (cookie, s) in self.loaded.sockets() {
@@ -99,12 +108,7 @@ impl Session {
                 }
             }
         }
-        // What cannot be read must not look like zero.
-        let counters = self.loaded.counters().unwrap_or_else(|_| {
-            let mut unread = [0; counter::COUNT as usize];
-            unread[counter::UNREAD as usize] = 1;
-            unread
-        });
+        let counters = self.counters();
         let lost = self.watch.lost();
         let changed = places::changed(self.since.0, self.since.1);
         changed.into_iter().all(|c| self.tell(Note::Changed(c)))
