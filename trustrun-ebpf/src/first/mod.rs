@@ -6,6 +6,8 @@
 //! it is whole; what cannot be read is refused where a name is needed, and where it is for a proxy. IPv6 literals are read in
 //! SOCKS5 alone (in an HTTP request they count as unreadable).
 
+mod authority;
+mod proxy;
 mod read;
 
 use aya_ebpf::{helpers::bpf_probe_read_kernel_buf, programs::SkBuffContext};
@@ -18,7 +20,10 @@ use trustrun_common::{
 use crate::{
     decide::{self, Decision},
     emit,
-    first::read::{ADDRESS, GREETING, OPAQUE, PART, SNI, UNREADABLE, classify, finish_name, length},
+    first::{
+        authority::finish_name,
+        read::{ADDRESS, GREETING, OPAQUE, PART, SNI, UNREADABLE, classify, length},
+    },
     maps::{BOUND_NAMES, GATHER, GATHER_MAX, Gathered, count, enforcing},
     names,
     packet::{self, Packet},
