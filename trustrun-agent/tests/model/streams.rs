@@ -224,6 +224,10 @@ fn serve(listener: &TcpListener, stop: &AtomicBool) {
 }
 
 fn run(lab: &Lab, all: &[Stream]) -> Ran {
+    run_under(lab, POLICY, all)
+}
+
+fn run_under(lab: &Lab, policy: &str, all: &[Stream]) -> Ran {
     let line = |s: &Stream| {
         let segments: Vec<String> = s.segments.iter().map(|b| hex(b)).collect();
         format!("{} {PORT} {}\n", s.to, segments.join(","))
@@ -236,7 +240,7 @@ fn run(lab: &Lab, all: &[Stream]) -> Ran {
     std::thread::scope(|scope| {
         scope.spawn(|| serve(&listener, &stop));
         let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let run = Run::new(lab).policy(POLICY).deadline(Duration::from_secs(600));
+            let run = Run::new(lab).policy(policy).deadline(Duration::from_secs(600));
             run.python("segments.py", &[&text(&file), "one.model.test", "two.model.test"])
         }));
         stop.store(true, Ordering::Relaxed);
@@ -303,4 +307,47 @@ fn told(lab: &Lab, laxer: &[Stream]) {
             laxer.iter().filter(|s| told(&run(lab, &[(*s).clone()])) == 0).map(describe).collect();
         panic!("{} let through and in no report:\n{}", silent.len(), silent.concat());
     }
+}
+
+/// What only some programs read as an address, and what may reach anybody, at a proxy that an address rule grants: refused
+/// also where the default lets names through.
+#[test]
+fn numbers_that_stand_for_names_and_unknown_commands_are_refused_at_a_proxy() {
+    const LAX: &str = "version: 1\nname: model\ndefault: alert\nrules:\n  - allow: [\"100.127.255.80:4443\"]\n  - block: \
+        [\"203.0.113.66\"]\n";
+    let names = ["one.model.test", "two.model.test"];
+    let builder = names.into_iter().fold(Lab::builder(), |b, name| b.name(name, Entry::new().a(BY_NAME)));
+    let Some(lab) = started(builder) else { return };
+    let connect = |host: &str| format!("CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n\r\n").into_bytes();
+    let name = |command: u8, host: &str| {
+        [&[5, 1, 0, 5, command, 0, 3, host.len() as u8][..], host.as_bytes(), &[1, 187]].concat()
+    };
+    let refused = [
+        "0xcb.0.113.66",
+        "127.1",
+        "203.0.28994",
+        "010.0.0.1",
+        "3405803842",
+        "0XCB007142",
+        "a.good.test.0x7f",
+        "203.0.113.66.",
+        "1.2.3.256",
+    ];
+    let passed = ["0x.example", "1.2.3.4a", "1.2.3.4x", "api.good.test.", "host1", "0xg", "198.51.100.0"];
+    let of = |hosts: &[&str]| {
+        let many = hosts.iter().flat_map(|h| [connect(h), name(1, h)]);
+        many.map(|bytes| Stream { to: BY_ADDRESS, segments: vec![bytes], plain: true }).collect::<Vec<_>>()
+    };
+    let commands =
+        [0u8, 4, 0xf0, 0xf1].map(|c| Stream { to: BY_ADDRESS, segments: vec![name(c, "evil.test")], plain: true });
+    let all = [of(&refused), commands.to_vec(), of(&passed)].concat();
+    let ran = run_under(&lab, LAX, &all);
+    assert_eq!(ran.code(), Some(0), "{}\n{}", ran.stdout, ran.stderr);
+    let answer = ran.json();
+    let felt: Vec<bool> = answer["results"].as_array().expect("results").iter().map(|r| r == "o").collect();
+    let wrong: Vec<String> = (0..all.len())
+        .filter(|i| felt[*i] != (*i >= all.len() - 2 * passed.len()))
+        .map(|i| describe(&all[i]))
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.concat());
 }

@@ -49,8 +49,14 @@ fn read_name(s: *mut Scratch) {
         if what == HTTP {
             end_of_authority(s);
         }
-        if load(&raw const (*s).what) > OPAQUE && ipv4(s) {
+        if load(&raw const (*s).what) <= OPAQUE {
+            return;
+        }
+        if ipv4(s) {
             found(s, ADDRESS);
+        } else if number(s) {
+            // An address to some programs (inet_aton(3): `127.1`, `0x7f.1`, `010.0.0.1`) and a name to others.
+            found(s, OPAQUE);
         }
     }
 }
@@ -104,11 +110,12 @@ fn read_ipv4(s: *mut Scratch) -> bool {
         at = launder(s, at) & MASK;
         let b = byte(s, at);
         if (b'0' as u64..=b'9' as u64).contains(&b) && at != load(end) {
-            value = value * 10 + (b - b'0' as u64);
-            digits += 1;
-            if digits > 3 {
+            // With a zero before it, it is octal to some.
+            if digits == 3 || (digits != 0 && value == 0) {
                 return false;
             }
+            value = value * 10 + (b - b'0' as u64);
+            digits += 1;
         } else {
             if digits == 0 || value > 255 {
                 return false;
@@ -129,4 +136,60 @@ fn read_ipv4(s: *mut Scratch) -> bool {
         at += 1;
     }
     false
+}
+
+/// [`read_number`].
+#[inline(always)]
+fn number(s: *mut Scratch) -> bool {
+    first_number(slot(s)) != 0
+}
+
+/// [`read_number`], looked at by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn first_number(slot: u64) -> u64 {
+    again(slot).is_some_and(read_number) as u64
+}
+
+/// Most letters of a label.
+const LABEL: u32 = 64;
+/// What a label has besides digits: letters of hexadecimal numbers, an `x`, others.
+const HEX: u64 = 1;
+const X: u64 = 2;
+const OTHER: u64 = 4;
+
+/// Whether the last label of the name is a number, also a hexadecimal one (WHATWG URL, "ends in a number"). Read backwards,
+/// with its state in memory.
+#[inline(always)]
+fn read_number(s: *mut Scratch) -> bool {
+    // SAFETY: fields of this run's slot.
+    unsafe {
+        store(&raw mut (*s).records, 0);
+        let mut end = load(&raw const (*s).next);
+        if byte(s, end.wrapping_sub(1)) == b'.' as u64 {
+            end = end.wrapping_sub(1);
+        }
+        store(&raw mut (*s).owner, end);
+        for _ in 0..LABEL {
+            let at = load(&raw const (*s).owner).wrapping_sub(1);
+            let b = byte(s, at);
+            if b == b'.' as u64 || load(&raw const (*s).owner) <= load(&raw const (*s).name) {
+                break;
+            }
+            let letter = b | 0x20;
+            let mut has = OTHER;
+            if b >= b'0' as u64 && b <= b'9' as u64 {
+                has = 0;
+            } else if letter >= b'a' as u64 && letter <= b'f' as u64 {
+                has = HEX;
+            } else if letter == b'x' as u64 {
+                has = X;
+            }
+            store(&raw mut (*s).records, load(&raw const (*s).records) | has);
+            store(&raw mut (*s).owner, at);
+        }
+        let (begin, has) = (load(&raw const (*s).owner), load(&raw const (*s).records));
+        let hex = has & OTHER == 0 && byte(s, begin) == b'0' as u64 && byte(s, begin + 1) | 0x20 == b'x' as u64;
+        has == 0 || hex
+    }
 }

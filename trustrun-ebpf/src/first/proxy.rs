@@ -173,7 +173,8 @@ fn request(s: *mut Scratch) {
         return found(s, PART);
     }
     if byte(s, o + 1) == 0 || byte(s, o + 1) > 3 {
-        return found(s, UNREADABLE);
+        // Some proxies have more commands (Tor's RESOLVE is 0xf0): whom they reach is not known.
+        return found(s, OPAQUE);
     }
     let (kind, size) = (byte(s, o + 3), byte(s, o + 4));
     let whole = match kind {
