@@ -250,6 +250,7 @@ fuzz_target!(|input: (bool, Vec<Event>)| {
         held: Default::default(),
         unix: false,
         border: false,
+        packets: false,
         attached_ns: 0,
         no_scope: None,
         at: Instants { boot_ns: received * 1_000_000, wall_ns: received as i64 },

@@ -49,6 +49,8 @@ pub struct UnixOffsets {
     pub parent: u32,
     /// `socket.sk`
     pub sock: u32,
+    /// `sk_buff.sk`
+    pub packet_sock: u32,
     /// 1 when the offsets are there.
     pub ready: u32,
     /// How deep below the root of the hierarchy the session's cgroup is; 0 until a kernel program met a socket of it.
@@ -101,7 +103,7 @@ pub struct UnixEvent {
 }
 
 const _: () = {
-    assert!(size_of::<UnixOffsets>() == 84 && offset_of!(UnixOffsets, depth) == 80);
+    assert!(size_of::<UnixOffsets>() == 88 && offset_of!(UnixOffsets, depth) == 84);
     assert!(size_of::<UnixDoor>() == 16);
     assert!(size_of::<UnixPeer>() == 160 && offset_of!(UnixPeer, name) == 32 && offset_of!(UnixPeer, device) == 28);
     assert!(size_of::<UnixEvent>() == 192 && offset_of!(UnixEvent, peer) == 32);

@@ -197,3 +197,29 @@ print(ask("doors/new"))
     assert_eq!(ran.exits(0).out(), "stream\ndatagram\nstream\n", "{}", ran.stderr);
     guarded(&ran);
 }
+
+#[test]
+fn a_packet_socket_of_roots_that_is_used_is_a_gap() {
+    let Some(case) = Case::new() else { return };
+    if !have(&["python3"]) {
+        return;
+    }
+    // A datagram to nobody on loopback, with a protocol for experiments (IEEE 802).
+    let script = r#"
+import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+if sys.argv[1] == "send": s.sendto(b"x" * 60, ("lo", 0x88b5))
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.sendto(b"x", ("127.0.0.1", 9))
+"#;
+    let case = case.policy("version: 1\ndefault: allow\n");
+    let ran = case.run(&["python3", "-c", script, "make"]);
+    assert_eq!(ran.exits(0).gaps(), [] as [&str; 0], "{}", ran.stderr);
+    if !ran.report()["limits"].to_string().contains("packet-socket-used") {
+        trustrun_lab::skip("the kernel does not tell of packet sockets: Linux 6.1 does");
+        return;
+    }
+    let ran = case.run(&["python3", "-c", script, "send"]);
+    assert_eq!(ran.exits(0).gaps(), ["packet-socket-used"]);
+    ran.verdict("incomplete").says("by a packet socket");
+    assert!(ran.report()["gaps"][0]["detail"].as_str().unwrap().contains("python3"));
+}

@@ -3,6 +3,7 @@
 mod connect;
 mod egress;
 mod ingress;
+mod packet_sent;
 mod post_bind;
 mod process_exec;
 mod process_exit;

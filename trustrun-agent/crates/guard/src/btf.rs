@@ -64,6 +64,7 @@ fn unix_offsets(btf: &Btf<'_>) -> Result<UnixOffsets, GuardError> {
         device: one("super_block", "s_dev")?,
         parent: one("dentry", "d_parent")?,
         sock: one("socket", "sk")?,
+        packet_sock: one("sk_buff", "sk")?,
         ready: 1,
         depth: 0,
     })

@@ -37,6 +37,8 @@ pub struct Plan {
     pub sizes: Sizes,
     /// Unusual sockets that a rule lets be made (`common::KIND_*`).
     pub kinds: u32,
+    /// Whether packet sockets are to be told, since the command may make such.
+    pub packets: bool,
     /// Unix sockets, or folders with such, that the policy lets in.
     pub doors: Vec<std::path::PathBuf>,
     /// Whether to wait for every process, not only the first.
@@ -80,6 +82,8 @@ pub struct EngineLink {
     pub unix: bool,
     /// Whether it is refused, but for what the policy lets in (`locks::BORDER`).
     pub border: bool,
+    /// Whether packet sockets that are used are told.
+    pub packets: bool,
 }
 
 impl std::fmt::Debug for EngineLink {

@@ -275,6 +275,7 @@ impl Runner<'_> {
             held: self.held,
             unix: self.link.unix,
             border: self.link.border,
+            packets: self.link.packets,
             attached_ns: self.link.attached_ns,
             no_scope: self.link.no_scope.take(),
             at: self.clock.now(),

@@ -118,6 +118,7 @@ fn plan() -> trustrun_guard::Plan {
         dns_grace: DNS_GRACE,
         sizes: trustrun_guard::Sizes { ring_bytes: RING_BYTES, tables: Vec::new() },
         kinds: 0,
+        packets: false,
         doors: Vec::new(),
         wait_all: false,
         as_root: false,

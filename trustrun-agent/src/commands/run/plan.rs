@@ -144,6 +144,7 @@ impl Plan {
             hosts: self.resolvers.hosts.iter().filter_map(|(a, n)| Some((*a, Name::new(n)?))).collect(),
             dns_grace: DNS_GRACE,
             sizes: Sizes { ring_bytes: self.args.ring_bytes.unwrap_or(RING_BYTES), tables: self.args.table.clone() },
+            packets: !self.enforce && self.identity.as_ref().is_none_or(|i| i.uid == 0),
             doors: self.allowed_sockets(),
             wait_all: self.args.wait_all,
             as_root: self.identity.as_ref().map_or_else(|| nix::unistd::geteuid().as_raw(), |i| i.uid) == 0,

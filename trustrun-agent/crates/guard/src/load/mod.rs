@@ -2,6 +2,7 @@
 //!
 //! `programs` loads and attaches them, `tables` fills and reads their maps, `pins` keeps their links beyond this process.
 
+mod packet_sent;
 mod pins;
 mod programs;
 mod tables;
@@ -34,6 +35,7 @@ pub struct Loaded {
     /// The same for the hook of unix sockets, where this kernel has it, and its link.
     unix_offsets: Option<UnixOffsets>,
     unix_link: Option<FdLink>,
+    packet_link: Option<FdLink>,
     /// Links of the programs that refuse unix sockets outside, and what these let in.
     border: Vec<(&'static str, FdLink)>,
     doors: unix_border::Doors,
@@ -92,6 +94,7 @@ impl Loaded {
             offsets,
             unix_offsets,
             unix_link: None,
+            packet_link: None,
             border: Vec::new(),
             doors: unix_border::Doors::default(),
         };
@@ -282,9 +285,11 @@ pub fn verified_instructions() -> Result<Vec<(&'static str, Option<u32>)>, Guard
     let mut loaded = Loaded::load(None, &Sizes { ring_bytes: 1 << 20, tables: Vec::new() })?;
     // A kernel that does not have what it asks for has no program to count.
     let unix = loaded.load_unix().is_ok().then_some(unix_peer::NAME);
+    let packets = loaded.load_packets().is_ok().then_some(packet_sent::NAME);
     let border = loaded.load_border().map_or([None; 2], |()| BORDER.map(|(name, _)| Some(name)));
     programs::names()
         .chain(unix)
+        .chain(packets)
         .chain(border.into_iter().flatten())
         .map(|name| {
             let program = loaded.ebpf.program(name).ok_or_else(|| missing("program", name))?;

@@ -51,6 +51,7 @@ pub(super) fn prepare(
     let watch = loaded.watch(cgroup.id)?;
     // Not every kernel has it; whether it sees is for the canary to say.
     let _ = loaded.watch_unix();
+    let packets = plan.packets && loaded.watch_packets().is_ok();
     let tried = plan.enforce && loaded.guard_border(&plan.doors).is_ok();
     let seen = crate::selftest::run(loaded, &mut ring, cgroup)?;
     let border = tried && seen.border && loaded.pin_border().is_ok();
@@ -72,8 +73,19 @@ pub(super) fn prepare(
     let raw = [sys::raw_socket(false).ok(), sys::raw_socket(true).ok()];
     let cgroup = cgroup.below.clone();
     let unix = seen.unix;
-    let link =
-        EngineLink { ring, dns, binder: Some(bind), guard: theirs, raw, attached_ns, unix, border, cgroup, no_scope };
+    let link = EngineLink {
+        ring,
+        dns,
+        binder: Some(bind),
+        guard: theirs,
+        raw,
+        attached_ns,
+        unix,
+        border,
+        packets,
+        cgroup,
+        no_scope,
+    };
     Ok(Prepared { watch, ours, binder, link })
 }
 

@@ -10,6 +10,9 @@ use trustrun_model::{Decided, Direction, Flow, FlowId, Observation, Protocol};
 use super::{Engine, Open, Reaction};
 use crate::{ledger::Breach, suggest};
 
+/// The family of packet sockets (packet(7)).
+const AF_PACKET: u16 = 17;
+
 impl Engine {
     pub(super) fn packet(
         &mut self,
@@ -44,6 +47,13 @@ impl Engine {
     }
 
     pub(super) fn socket(&mut self, o: &Observation, what: (u16, u16, u16), decided: &Decided) -> Option<Reaction> {
+        if what.0 == AF_PACKET {
+            let who = self.processes.name(o.process.tgid);
+            self.ledger.gap("packet-socket-used", 1, || {
+                format!("frames were sent that nobody judges, by a packet socket (AF_PACKET): {who}")
+            });
+            return None;
+        }
         let process = self.who(o.process, None);
         if !decided.action.violates() || self.judge.policy.is_none() || !decided.enforced {
             // Created under observation: its packets are judged one by one at egress.

@@ -88,6 +88,7 @@ impl Final {
             held: Held::default(),
             unix: false,
             border: false,
+            packets: false,
             attached_ns: at.wall_ns,
             no_scope: None,
             at,
@@ -126,6 +127,8 @@ pub struct Final {
     pub unix: bool,
     /// Whether it was refused, but for what the policy lets in.
     pub border: bool,
+    /// Whether packet sockets that were used are told.
+    pub packets: bool,
     /// When the hooks were attached, nanoseconds since the epoch.
     pub attached_ns: i64,
     /// Why systemd made no scope for the session, where it should have.

@@ -67,8 +67,14 @@ pub(super) fn limits(facts: &Facts, locks: &[LockState], last: &Final) -> Vec<Li
     if !facts.enforce {
         out.push(limit(
             "packet-sockets",
-            "with CAP_NET_RAW a command can send frames (AF_PACKET, AF_XDP, AF_VSOCK) that the cgroup hooks do not see; \
-             an enforcing policy refuses those sockets",
+            if last.packets {
+                "with CAP_NET_RAW a command can send frames that the cgroup hooks do not see; those of packet sockets are \
+                 told (packet-socket-used), but not those past the queueing discipline, nor AF_XDP and AF_VSOCK; an enforcing \
+                 policy refuses those sockets"
+            } else {
+                "with CAP_NET_RAW a command can send frames (AF_PACKET, AF_XDP, AF_VSOCK) that the cgroup hooks do not \
+                 see; an enforcing policy refuses those sockets"
+            },
         ));
     }
     out.extend(facts.doors.iter().cloned());

@@ -64,6 +64,7 @@ fn whatever_the_kernel_or_the_guard_counted_as_lost_is_no_pass() {
             held: trustrun_guard::locks::Held::default(),
             unix: false,
             border: false,
+            packets: false,
             attached_ns: 0,
             no_scope: None,
             at: Instants::default(),
