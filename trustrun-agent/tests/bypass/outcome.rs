@@ -79,9 +79,12 @@ pub(crate) fn of_all(lab: &Lab, programs: &Programs, ways: &'static [Way], user:
         found.push(suite.alone(one));
     }
     found.sort_by_key(|(number, ..)| *number);
-    let must = |way: &Way| if user == User::Root { way.must.1 } else { way.must.0 };
-    let row = |(n, outcome, said): Judged| Row { way: &ways[n], must: must(&ways[n]), outcome, said };
+    let row = |(n, outcome, said): Judged| Row { way: &ways[n], must: must(&ways[n], user), outcome, said };
     found.into_iter().map(row).collect()
+}
+
+fn must(way: &Way, user: User) -> Must {
+    if user == User::Root { way.must.1 } else { way.must.0 }
 }
 
 /// A way's number, what became of it, and what it said inside.
@@ -101,14 +104,17 @@ impl Suite<'_> {
             return Vec::new();
         }
         let bare = self.bare(ways);
-        self.wire.clear();
-        let session = run_inside(self.lab, self.programs, self.user, ways);
-        self.wire.settle();
-        assert!(session.report.is_some(), "no report\n{}", session.stderr);
+        let session = self.session(ways);
+        let report = session.report.as_ref().unwrap_or_else(|| panic!("no report\n{}", session.stderr));
         let mut found = Vec::new();
         for ((number, way), bare) in ways.iter().zip(bare) {
             let outcome = match self.wire.seen(*number, way.judge) {
                 None => judged_shut(bare, (*number, way), &session),
+                // Every report of such a session has the limit, whoever went through; a gap would have to be this way's own.
+                Some(_) if must(way, self.user) == Must::Named => match limit(way, report) {
+                    Some(limit) => limit,
+                    None => continue,
+                },
                 Some(_) => continue,
             };
             found.push((*number, outcome, text(&session.said, *number)));
@@ -122,16 +128,22 @@ impl Suite<'_> {
     fn alone(&self, (number, way): (usize, &'static Way)) -> Judged {
         let ways = [(number, way)];
         let bare = self.bare(&ways).pop().unwrap_or(Bare::Untried);
-        self.wire.clear();
-        let outside = self.outside(number, way);
-        let session = run_inside(self.lab, self.programs, self.user, &ways);
-        self.settle(&ways);
-        drop(outside);
+        let session = self.session(&ways);
         let outcome = match self.wire.seen(number, way.judge) {
             None => judged_shut(bare, (number, way), &session),
             Some(seen) => judged_open((number, way), &seen, &session),
         };
         (number, outcome, text(&session.said, number))
+    }
+
+    /// Tries ways in one session, each with its program outside.
+    fn session(&self, ways: &[(usize, &'static Way)]) -> Session {
+        self.wire.clear();
+        let outside: Vec<_> = ways.iter().map(|(number, way)| self.outside(*number, way)).collect();
+        let session = run_inside(self.lab, self.programs, self.user, ways);
+        self.settle(ways);
+        drop(outside);
+        session
     }
 
     /// Tries ways without TrustRun.
@@ -192,6 +204,7 @@ fn judged_shut(bare: Bare, (number, way): (usize, &Way), session: &Session) -> O
         Bare::Open | Bare::Untried if said.is_some_and(|(_, text)| text.contains("first:")) => {
             Outcome::Broken(format!("it did not get as far as to try: {said:?}"))
         }
+        Bare::Untried if let Some((3, why)) = said => Outcome::Skipped(why.clone()),
         // The way was in what the command was to start with.
         Bare::Open | Bare::Untried if session.refused_to_start && !way.before.is_empty() => Outcome::Refused,
         Bare::Open | Bare::Untried if said.is_none() => {
@@ -222,12 +235,17 @@ fn judged_open((number, way): (usize, &Way), seen: &str, session: &Session) -> O
         let loud = session.stderr.contains("INCOMPLETE");
         return if loud { Outcome::Told("agent-lost".into()) } else { Outcome::Unseen(format!("{seen}; no report")) };
     };
-    let limit = report.limits.iter().find(|limit| way.limits.contains(&limit.kind.as_str()));
-    match (named((number, way), report), limit) {
+    match (named((number, way), report), limit(way, report)) {
         (Some(gap), _) => Outcome::Told(gap),
-        (None, Some(limit)) => Outcome::Named(limit.kind.clone()),
+        (None, Some(limit)) => limit,
         (None, None) => Outcome::Unseen(format!("{seen}; {}", told(report))),
     }
+}
+
+/// The limit that names the way.
+fn limit(way: &Way, report: &Report) -> Option<Outcome> {
+    let limit = report.limits.iter().find(|limit| way.limits.contains(&limit.kind.as_str()));
+    limit.map(|limit| Outcome::Named(limit.kind.clone()))
 }
 
 /// The gap that names the way. An accepted connection is not judged: it is told as what it is, a destination.

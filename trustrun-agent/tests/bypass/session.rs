@@ -78,10 +78,16 @@ pub(crate) fn filled(lab: &Lab, programs: &Programs, user: User, number: usize, 
         ("{bin}", programs.bin().display().to_string()),
         ("{dir}", lab.folder().join("out").display().to_string()),
         ("{uid}", user.uid().to_string()),
+        ("{many}", many()),
         // For what all tests of this machine share.
         ("{key}", (std::process::id() * 200 + number_of(number) * 2 + u32::from(user == User::Root)).to_string()),
     ];
     places.iter().fold(line.to_owned(), |line, (place, value)| line.replace(place, value))
+}
+
+/// How many are a flood; fewer where the processor is emulated.
+fn many() -> String {
+    std::env::var("TRUSTRUN_BYPASS_MANY").unwrap_or_else(|_| "150000".to_owned())
 }
 
 fn number_of(way: usize) -> u32 {

@@ -64,7 +64,7 @@ pub(crate) struct Way {
     /// One sentence, for the table.
     pub(crate) title: &'static str,
     /// What runs inside, a line of sh. `{to}`, `{to6}`: its own addresses outside the policy; `{token}`: what is to get
-    /// out; `{bin}`: the programs; `{dir}`: a folder that everybody may write to; `{uid}`: the user;
+    /// out; `{bin}`: the programs; `{dir}`: a folder that everybody may write to; `{uid}`: the user; `{many}`: how many are a flood;
     /// `{key}`: a number that no other test on this machine has.
     pub(crate) line: &'static str,
     pub(crate) judge: Judge,

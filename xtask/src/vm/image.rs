@@ -19,7 +19,7 @@ const SUITE: &str = "trixie";
 /// What the tests drive (as `packages::FOR_TESTS`, and compilers: some build clients of their own), and systemd for
 /// `--systemd`.
 const PACKAGES: &str = "systemd,systemd-sysv,libpam-systemd,dbus,kmod,procps,psmisc,util-linux,mount,sudo,python3,\
-    python3-requests,iproute2,nftables,curl,nodejs,git,openssl,ca-certificates,busybox-static,gcc,libc6-dev,musl-tools";
+    python3-requests,iproute2,nftables,curl,nodejs,git,openssl,tmux,ca-certificates,busybox-static,gcc,libc6-dev,musl-tools";
 
 /// Its size. Guests write to a copy that is thrown away.
 const SIZE: &str = "2G";

@@ -30,6 +30,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     args::Guests,
+    bypass::{self, Column},
     host::Host,
     packages,
     vm::{
@@ -60,6 +61,7 @@ pub(crate) fn vm(host: &Host, guests: &Guests) -> Result<ExitCode> {
     for boot in &boots {
         eprint!("{}", boot.failures());
     }
+    run.write_ways(&ready, &boots)?;
     print!("{}", report::table(&boots));
     let good = boots.iter().all(Boot::is_good) && run.something_ran(&boots);
     if good {
@@ -187,6 +189,20 @@ impl Run<'_> {
             }
         }
         (lines, absent)
+    }
+
+    /// What the bypass suite said in each guest goes to its page.
+    fn write_ways(&self, ready: &[Ready], boots: &[Boot]) -> Result<()> {
+        let part = self.guests.filter.is_some() || self.guests.systemd || !self.guests.command.is_empty();
+        let columns = ready.iter().zip(boots).flat_map(|(ready, boot)| {
+            let named = ready.kernel.name.starts_with(|c: char| c.is_ascii_digit());
+            boot.suites.iter().filter(|suite| !suite.ways.is_empty()).map(move |suite| Column {
+                role: if named { "" } else { ready.kernel.name },
+                said: suite.ways.iter().map(String::as_str).collect(),
+                whole: !part && suite.problem().is_none(),
+            })
+        });
+        bypass::write(self.host, &columns.collect::<Vec<_>>()).map(drop)
     }
 
     /// A run in which nothing ran is not good; a command of one's own has no count.

@@ -16,6 +16,8 @@ pub(crate) struct SuiteResult {
     pub(crate) took: Duration,
     /// What it printed.
     pub(crate) output: String,
+    /// What the bypass suite says of each way (`crate::bypass`).
+    pub(crate) ways: Vec<String>,
     /// Whether it is a person's own command, which has no tests to count.
     free: bool,
 }
@@ -31,7 +33,7 @@ impl SuiteResult {
     }
 
     /// A suite is good if it ended well and something of it ran.
-    fn problem(&self) -> Option<String> {
+    pub(crate) fn problem(&self) -> Option<String> {
         match self.code {
             None => Some("did not end".to_owned()),
             // A test binary says how many passed; what says nothing has tested nothing.
@@ -91,6 +93,11 @@ impl Boot {
             "skip" => {
                 if let Some(suite) = self.suites.last_mut() {
                     suite.skips.push(rest.to_owned());
+                }
+            }
+            "way" => {
+                if let Some(suite) = self.suites.last_mut() {
+                    suite.ways.push(rest.to_owned());
                 }
             }
             "end" => {

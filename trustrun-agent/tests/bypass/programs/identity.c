@@ -85,17 +85,17 @@ static void reused(void)
 }
 
 /* Many events, and the one that matters in their midst. */
-static void flood(int peers_of_one_socket)
+static void flood(int peers_of_one_socket, unsigned many)
 {
 	struct sockaddr_in other = to;
 	int one = socket(AF_INET, SOCK_DGRAM, 0);
-	for (unsigned i = 0; i < 150000; i++) {
+	for (unsigned i = 0; i < many; i++) {
 		int fd = peers_of_one_socket ? one : socket(AF_INET, SOCK_DGRAM, 0);
 		other.sin_addr.s_addr = htonl(0xc6120000 + i); /* 198.18.0.0/15, which is nowhere */
 		sendto(fd, "f", 1, 0, (struct sockaddr *)&other, sizeof other);
 		if (fd != one)
 			close(fd);
-		if (i == 140000)
+		if (i == many / 15 * 14)
 			leak(NULL);
 	}
 	close(one);
@@ -104,7 +104,7 @@ static void flood(int peers_of_one_socket)
 
 int main(int count, char **words)
 {
-	if (count < 4)
+	if (count < 5)
 		return 2;
 	const char *kind = strdup(words[1]);
 	to = v4(words[2], PORT);
@@ -120,9 +120,9 @@ int main(int count, char **words)
 	else if (!strcmp(kind, "pid_reused"))
 		reused();
 	else if (!strcmp(kind, "flood_sockets"))
-		flood(0);
+		flood(0, (unsigned)atoi(words[4]));
 	else if (!strcmp(kind, "flood_peers"))
-		flood(1);
+		flood(1, (unsigned)atoi(words[4]));
 	else
 		return 2;
 	return 0;

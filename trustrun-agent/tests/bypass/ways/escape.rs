@@ -31,6 +31,16 @@ pub(crate) const ALL: &[Way] = &[
         "moving to the roots of all cgroup v1 hierarchies",
         "for p in $(awk '$0 ~ / - cgroup / {print $5}' /proc/self/mountinfo); do echo $$ > $p/cgroup.procs; done; "
     ),
+    Way {
+        // Where it works it unhooks all sockets that are made later, of the whole machine and until it boots again.
+        bare: false,
+        line: "all=$(awk '$0 ~ / - cgroup .*net_(cls|prio)/ {print $5}' /proc/self/mountinfo); [ \"$all\" ] || exit 3; for p in $all; do mkdir $p/{token}; echo $$ > $p/{token}/cgroup.procs; echo 1 > $p/{token}/net_cls.classid; echo lo 1 > $p/{token}/net_prio.ifpriomap; done; {bin}/sockets tcp {to} {to6} {token}",
+        ..then_connects!(
+            "net_cls",
+            "a net_cls or net_prio group of cgroup v1, which before 5.15 unhooks all sockets that are made later",
+            ""
+        )
+    },
     then_connects!(
         "cgroup_userns",
         "the same on a cgroup2 that is mounted in a user namespace of one's own",
@@ -54,9 +64,8 @@ pub(crate) const ALL: &[Way] = &[
         )
     },
     Way {
-        outside: "{bin}/outside as {uid} victim {dir}/victim",
-        line: "nsenter -t $(cut -d' ' -f1 {dir}/victim) -m -n -C -i -u {bin}/sockets tcp {to} {to6} {token} || { echo EPERM; exit 1; }",
-        alone: true,
+        outside: "{bin}/outside as {uid} victim {dir}/victim-{token}",
+        line: "nsenter -t $(cut -d' ' -f1 {dir}/victim-{token}) -m -n -C -i -u {bin}/sockets tcp {to} {to6} {token} || { echo EPERM; exit 1; }",
         ..then_connects!("setns", "entering the namespaces of a process outside", "")
     },
     then_connects!("unshare", "new user, pid, ipc and cgroup namespaces", "unshare -UrCip --fork "),

@@ -4,7 +4,13 @@ use crate::way::{WAY, Way};
 
 macro_rules! hides {
     ($id:literal, $title:literal) => {
-        Way { id: $id, title: $title, line: concat!("{bin}/identity ", $id, " {to} {token}"), in_report: true, ..WAY }
+        Way {
+            id: $id,
+            title: $title,
+            line: concat!("{bin}/identity ", $id, " {to} {token} {many}"),
+            in_report: true,
+            ..WAY
+        }
     };
 }
 
@@ -17,11 +23,11 @@ pub(crate) const ALL: &[Way] = &[
     Way {
         alone: true,
         told: &["events-dropped"],
-        ..hides!("flood_sockets", "150,000 refused sockets around the one that matters")
+        ..hides!("flood_sockets", "refused sockets by the hundred thousand around the one that matters")
     },
     Way {
         alone: true,
         told: &["events-dropped", "datagrams-not-kept"],
-        ..hides!("flood_peers", "150,000 refused peers of one socket around the one that matters")
+        ..hides!("flood_peers", "refused peers of one socket by the hundred thousand around the one that matters")
     },
 ];

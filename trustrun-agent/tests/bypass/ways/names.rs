@@ -135,7 +135,6 @@ pub(crate) const ALL: &[Way] = &[
     reaches!("literal", "an address in place of a name", "curl -s -m 4 http://{to}/{token} || { echo EPERM; exit 1; }"),
     Way {
         outside: "{bin}/outside answer {dir}/{token}.sock {to}",
-        alone: true,
         ..reaches!(
             "cache",
             "a name cache on a unix socket, whose answers are on no wire",

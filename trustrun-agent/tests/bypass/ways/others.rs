@@ -15,7 +15,6 @@ macro_rules! asks {
             line: concat!("{bin}/others ", $ask, " {to} {token}"),
             must: (Must::Told, Must::Told),
             told: ASKED,
-            alone: true,
             ..WAY
         }
     };
@@ -32,6 +31,7 @@ macro_rules! helps {
 macro_rules! asks_late {
     ($id:literal, $title:literal, $kind:literal, $place:literal) => {
         Way {
+            alone: true,
             line: concat!(
                 "true > {dir}/door-go-{token}; for i in $(seq 200); do {bin}/others ",
                 $kind,
@@ -50,9 +50,8 @@ macro_rules! forces {
         Way {
             id: $id,
             title: $title,
-            outside: "{bin}/outside as {uid} victim {dir}/victim",
-            line: concat!("{bin}/others ", $kind, " {dir}/victim {to} {token}"),
-            alone: true,
+            outside: "{bin}/outside as {uid} victim {dir}/victim-{token}",
+            line: concat!("{bin}/others ", $kind, " {dir}/victim-{token} {to} {token}"),
             ..WAY
         }
     };
@@ -92,12 +91,15 @@ pub(crate) const ALL: &[Way] = &[
     ),
     asks_late!("unix_late_pass", "a connected socket that is passed over such a one", "pass", "{dir}/{token}.late"),
     asks_late!("unix_late_dgram", "a datagram to such a one", "dgram", "{dir}/{token}.late"),
-    asks!(
-        "unix_visit",
-        "a socket of the session's own, to which a program outside comes",
-        "visit {dir}/{token}.own",
-        "host {dir}/{token}.own"
-    ),
+    Way {
+        alone: true,
+        ..asks!(
+            "unix_visit",
+            "a socket of the session's own, to which a program outside comes",
+            "visit {dir}/{token}.own",
+            "host {dir}/{token}.own"
+        )
+    },
     Way {
         must: WAY.must,
         ..asks!(
@@ -120,10 +122,9 @@ pub(crate) const ALL: &[Way] = &[
     Way {
         id: "process_socket",
         title: "a connected socket taken from a process outside (pidfd_getfd)",
-        outside: "{bin}/outside as {uid} victim {dir}/victim '{to} x'",
-        line: "{bin}/others descriptor {dir}/victim {to} {token}",
+        outside: "{bin}/outside as {uid} victim {dir}/victim-{token} '{to} x'",
+        line: "{bin}/others descriptor {dir}/victim-{token} {to} {token}",
         judge: crate::way::Judge::Token,
-        alone: true,
         ..WAY
     },
     Way {
@@ -139,11 +140,10 @@ pub(crate) const ALL: &[Way] = &[
     Way {
         id: "tmux",
         title: "a tmux server that runs outside",
-        outside: "{bin}/outside as {uid} exec sh -c '(until [ -S {dir}/{token}.tmux ]; do sleep 0.02; done; echo ready) & exec tmux -D -S {dir}/{token}.tmux -f /dev/null'",
+        outside: "{bin}/outside as {uid} exec sh -c 'command -v tmux >/dev/null || { echo ready; exec sleep 600; }; (until [ -S {dir}/{token}.tmux ]; do sleep 0.02; done; echo ready) & exec tmux -D -S {dir}/{token}.tmux -f /dev/null'",
         line: "command -v tmux >/dev/null || exit 3; tmux -S {dir}/{token}.tmux run-shell '{bin}/sockets tcp {to} {to6} {token}' || { echo EPERM; exit 1; }",
         must: (Must::Told, Must::Told),
         told: ASKED,
-        alone: true,
         ..WAY
     },
     Way {
