@@ -50,11 +50,24 @@ fn sessions(out: &str) -> Vec<String> {
     ids.filter_map(|line| line.split(' ').next().map(Into::into)).collect()
 }
 
-/// The cgroups of sessions, on any mount of the cgroup2 hierarchy.
+/// The cgroup of a session, on any mount of the cgroup2 hierarchy: `trustrun/ID`, or under systemd
+/// `.../trustrun-ID.scope/session`. (The scope itself is systemd's to remove.)
 fn cgroup(session: &str) -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     let v2 = mounts.lines().filter(|line| line.contains(" - cgroup2 ")).filter_map(|line| line.split(' ').nth(4));
-    v2.map(|mount| Path::new(mount).join("trustrun").join(session)).find(|path| path.exists())
+    let scope = format!("trustrun-{session}.scope");
+    let found = v2.flat_map(|mount| {
+        let mount = Path::new(mount);
+        let scope = folder_named(mount, &scope).map(|scope| scope.join("session"));
+        [Some(mount.join("trustrun").join(session)), scope]
+    });
+    found.flatten().find(|path| path.exists())
+}
+
+/// The folder of this name anywhere below another.
+fn folder_named(below: &Path, name: &str) -> Option<PathBuf> {
+    let folders = fs::read_dir(below).ok()?.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+    folders.into_iter().find_map(|e| if e.file_name() == name { Some(e.path()) } else { folder_named(&e.path(), name) })
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{BLOCK, Case, FarEnd, Ran, Running, SOON, TRUSTRUN, have, left_behind};
+use harness::{BLOCK, Case, FarEnd, Ran, Running, SOON, TRUSTRUN, have, left_behind, sessions};
 use trustrun_lab::{Lab, skip};
 
 /// The command leaves this mark if it ever runs.
@@ -239,12 +239,6 @@ fn what_could_not_be_set_up_leaves_nothing() {
     let new = || sessions().into_iter().filter(|s| !before.contains(s)).collect::<Vec<_>>();
     // Others' sessions come and go.
     assert!(trustrun_lab::wait_until(SOON, || new().iter().all(|s| left_behind(s).len() != 1)), "{:?}", new());
-}
-
-fn sessions() -> Vec<String> {
-    let folders = harness::cgroup2().into_iter().map(|m| m.join("trustrun")).chain(["/sys/fs/bpf/trustrun".into()]);
-    let entries = folders.flat_map(|f| fs::read_dir(f).into_iter().flatten().flatten());
-    entries.filter(|e| e.path().is_dir()).map(|e| e.file_name().to_string_lossy().into_owned()).collect()
 }
 
 // --- Hostile text ---

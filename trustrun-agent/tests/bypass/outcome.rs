@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use trustrun_lab::{Lab, wait_until};
-use trustrun_model::{Destination, Direction, Report, Verdict, Violation};
+use trustrun_model::{Destination, Direction, Limit, Report, Verdict, Violation};
 
 use crate::judge::Wire;
 use crate::outside::Outside;
@@ -46,7 +46,7 @@ impl Row {
         match self.outcome {
             Outcome::Unseen(_) | Outcome::Broken(_) => true,
             Outcome::Told(_) => self.must == Must::Refused,
-            Outcome::Named(_) => self.must != Must::Named,
+            Outcome::Named(ref limit) => self.must != Must::Named && !self.way.old.contains(&limit.as_str()),
             _ => false,
         }
     }
@@ -242,10 +242,22 @@ fn judged_open((number, way): (usize, &Way), seen: &str, session: &Session) -> O
     }
 }
 
-/// The limit that names the way.
+/// The limit that names the way. One of an old kernel counts only where the report shows that it is one.
 fn limit(way: &Way, report: &Report) -> Option<Outcome> {
-    let limit = report.limits.iter().find(|limit| way.limits.contains(&limit.kind.as_str()));
+    let named = |limit: &&Limit| {
+        let kind = limit.kind.as_str();
+        way.limits.contains(&kind) || way.old.contains(&kind) && lacks(kind, report)
+    };
+    let limit = report.limits.iter().find(named);
     limit.map(|limit| Outcome::Named(limit.kind.clone()))
+}
+
+/// Whether the hook or the lock is not in this report whose absence the limit tells of.
+fn lacks(limit: &str, report: &Report) -> bool {
+    match limit {
+        "local-services" | "later-sockets" => report.coverage.hooks.iter().all(|hook| hook.name != "unix_peer"),
+        _ => report.coverage.locks.iter().any(|lock| lock.name == limit && !lock.held),
+    }
 }
 
 /// The gap that names the way. An accepted connection is not judged: it is told as what it is, a destination.

@@ -74,6 +74,9 @@ pub(crate) struct Way {
     pub(crate) told: &'static [&'static str],
     /// Kinds of limits that name this way, where it is known to be open.
     pub(crate) limits: &'static [&'static str],
+    /// Kinds of limits that name this way where the kernel is too old for the lock or the hook that stands against it: those that
+    /// are in the report only there.
+    pub(crate) old: &'static [&'static str],
     /// Whether a refusal must be in the report too: a violation at the way's own address, or a gap.
     pub(crate) in_report: bool,
     /// In a session of its own, because it changes the session or its report.
@@ -95,6 +98,7 @@ pub(crate) const WAY: Way = Way {
     must: (Must::Refused, Must::Refused),
     told: &[],
     limits: &[],
+    old: &[],
     in_report: false,
     alone: false,
     before: "",

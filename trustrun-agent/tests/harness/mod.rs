@@ -365,13 +365,42 @@ pub(crate) fn wait_for(path: &Path) {
 
 /// What a session left: its cgroup and its pinned links.
 pub(crate) fn left_behind(session: &str) -> Vec<String> {
-    let mut places: Vec<PathBuf> =
-        cgroup2().into_iter().map(|m| m.join("trustrun")).chain(["/sys/fs/bpf/trustrun".into()]).collect();
-    places.iter_mut().for_each(|p| p.push(session));
-    // Under systemd a cgroup in a scope. The scope itself is systemd's to remove.
+    let places = cgroups(session).into_iter().chain([Path::new(PINS).join(session)]);
+    places.filter(|p| p.exists()).map(|p| p.display().to_string()).collect()
+}
+
+const PINS: &str = "/sys/fs/bpf/trustrun";
+
+/// Where a session's cgroup is, if it is. Under systemd it is in a scope, which itself is systemd's to remove.
+pub(crate) fn cgroups(session: &str) -> Vec<PathBuf> {
     let scope = format!("trustrun-{session}.scope");
-    places.extend(cgroup2().iter().filter_map(|m| folder_named(m, &scope)).map(|s| s.join("session")));
-    places.into_iter().filter(|p| p.exists()).map(|p| p.display().to_string()).collect()
+    let places = cgroup2().into_iter().flat_map(|mount| {
+        let scope = folder_named(&mount, &scope).map(|scope| scope.join("session"));
+        scope.into_iter().chain([mount.join("trustrun").join(session)])
+    });
+    places.filter(|place| place.exists()).collect()
+}
+
+/// The sessions of this machine: of each there is a cgroup or a folder of pinned links.
+pub(crate) fn sessions() -> Vec<String> {
+    let folders = cgroup2().into_iter().map(|m| m.join("trustrun")).chain([PINS.into()]);
+    let entries = folders.flat_map(|f| fs::read_dir(f).into_iter().flatten().flatten());
+    let folders = entries.filter(|e| e.path().is_dir()).map(|e| e.file_name().to_string_lossy().into_owned());
+    let mut found: Vec<String> = folders.collect();
+    cgroup2().iter().for_each(|mount| scopes(mount, &mut found));
+    found
+}
+
+/// The sessions of all scopes below a folder.
+fn scopes(below: &Path, found: &mut Vec<String>) {
+    for entry in fs::read_dir(below).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        match name.strip_prefix("trustrun-").and_then(|name| name.strip_suffix(".scope")) {
+            Some(session) if entry.path().join("session").exists() => found.push(session.to_owned()),
+            _ if entry.file_type().is_ok_and(|kind| kind.is_dir()) => scopes(&entry.path(), found),
+            _ => {}
+        }
+    }
 }
 
 /// The folder of this name anywhere below another.

@@ -13,7 +13,7 @@ use trustrun_common::HOOK_NAMES;
 use trustrun_guard::locks::LOCKS;
 use trustrun_lab::{skip, wait_until};
 
-use crate::harness::{self, Case, SOON, TRUSTRUN, have};
+use crate::harness::{self, Case, SOON, TRUSTRUN, have, sessions};
 
 fn doctor(words: &[&str]) -> Output {
     let mut c = Command::new(TRUSTRUN);
@@ -40,13 +40,6 @@ fn every_hook_and_lock_is_there(d: &Value) {
     assert_eq!(d["schema"], "trustrun.doctor/1");
     assert_eq!(names(d, "hooks"), [&HOOK_NAMES[..], &["unix_peer", "unix_connect", "unix_send"]].concat());
     assert_eq!(names(d, "locks"), LOCKS.map(|l| l.name));
-}
-
-/// Cgroups and pins of sessions.
-fn sessions() -> Vec<String> {
-    let folders = harness::cgroup2().into_iter().map(|m| m.join("trustrun")).chain(["/sys/fs/bpf/trustrun".into()]);
-    let inside = folders.filter_map(|f| fs::read_dir(f).ok()).flatten().flatten();
-    inside.filter(|e| e.path().is_dir()).map(|e| e.file_name().to_string_lossy().into_owned()).collect()
 }
 
 #[test]
@@ -273,7 +266,7 @@ fn nothing_is_left_behind_also_by_one_that_was_killed() {
 
 /// Whether nobody holds a session's cgroup any more, or it is gone and pins are there.
 fn abandoned(session: &str) -> bool {
-    let cgroups = harness::cgroup2().into_iter().map(|m| m.join("trustrun").join(session));
+    let cgroups = harness::cgroups(session).into_iter();
     let mut open = cgroups.filter_map(|path| fs::File::open(path).ok()).peekable();
     if open.peek().is_none() {
         return !harness::left_behind(session).is_empty();

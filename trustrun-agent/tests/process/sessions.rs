@@ -10,7 +10,7 @@ use std::{
 use nix::sys::signal::Signal;
 use trustrun_lab::wait_until;
 
-use crate::harness::{self, BLOCK, Case, FarEnd, Parts, SOON, TRUSTRUN, gone, left_behind, send, wait_for};
+use crate::harness::{self, BLOCK, Case, FarEnd, Parts, SOON, TRUSTRUN, gone, left_behind, send, sessions, wait_for};
 
 /// Stays until `stop`; once `go` is there connects and says whether it could.
 fn stayer(far: &FarEnd) -> String {
@@ -114,20 +114,13 @@ fn ctrl_c_before_the_command_starts_leaves_nothing() {
     // Of all sessions that these made, the next start (which reaps) leaves none; others' may run.
     case.sh("exit 0").exits(0);
     for session in sessions() {
-        let procs = harness::cgroup2().iter().any(|m| {
-            let folder = m.join("trustrun").join(&session);
+        let lives = harness::cgroups(&session).iter().any(|folder| {
             fs::File::open(folder).is_ok_and(|f| f.try_lock().is_err())
-                || fs::read_to_string(m.join("trustrun").join(&session).join("cgroup.events"))
-                    .is_ok_and(|t| t.contains("populated 1"))
+                || fs::read_to_string(folder.join("cgroup.events")).is_ok_and(|t| t.contains("populated 1"))
         });
         // It may have ended between the two looks.
-        assert!(procs || left_behind(&session).is_empty() || wait_until(SOON, || left_behind(&session).is_empty()));
+        assert!(lives || left_behind(&session).is_empty() || wait_until(SOON, || left_behind(&session).is_empty()));
     }
-}
-
-fn sessions() -> Vec<String> {
-    let entries = fs::read_dir("/sys/fs/bpf/trustrun").into_iter().flatten().flatten();
-    entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
 }
 
 #[test]

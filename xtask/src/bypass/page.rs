@@ -152,7 +152,7 @@ impl Page {
                 (family, [id, title, cells @ ..]) if id.starts_with('`') && cells.len() == columns.len() => {
                     let cells = columns.iter().cloned().zip(cells.iter().map(|cell| read_cell(cell)));
                     let row =
-                        Row { title: (*title).to_owned(), cells: cells.filter(|(_, cell)| tried(cell)).collect() };
+                        Row { title: (*title).to_owned(), cells: cells.filter(known).collect() };
                     page.families.entry(family.to_owned()).or_default().push((id.trim_matches('`').to_owned(), row));
                 }
                 _ => {}
@@ -272,8 +272,9 @@ fn read_cell(cell: &str) -> [Outcome; 2] {
     [user, root].map(Outcome::read)
 }
 
-fn tried(cell: &[Outcome; 2]) -> bool {
-    cell.iter().any(|outcome| !outcome.word.is_empty())
+/// Whether it is a kernel's, and says something.
+fn known((kernel, cell): &(Kernel, [Outcome; 2])) -> bool {
+    kernel.0.starts_with(|c: char| c.is_ascii_digit()) && cell.iter().any(|outcome| !outcome.word.is_empty())
 }
 
 #[cfg(test)]

@@ -72,6 +72,10 @@ const WHOLE: Suite = Suite {
 /// done in six minutes on two. What runs is what asks the kernel; how clients differ is the same on every kernel.
 const CHOSEN: &str = "emulation is slow: what depends on the kernel (--whole runs all)";
 
+/// Why a suite runs nowhere but on this machine.
+const OURS: &str = "it asks the agent and not the kernel (--whole runs it)";
+const FULL: &str = "it fills maps by the ten thousand, which takes minutes in emulation (--whole runs it)";
+
 /// The suites, in the order in which they run.
 pub(crate) const SUITES: &[Suite] = &[
     // Every program loads, within the budget; what it prints is in the table's notes.
@@ -96,17 +100,46 @@ pub(crate) const SUITES: &[Suite] = &[
         ..WHOLE
     },
     Suite { name: "proxies", only: &["tunnels_to_anybody_else"], why: CHOSEN, ..WHOLE },
-    Suite { name: "decide", long: true, why: "forty sessions take minutes in emulation (--whole runs it)", ..WHOLE },
     Suite { name: "observe", only: &["without_a_policy", "kill_refuses"], why: CHOSEN, ..WHOLE },
     Suite { name: "attribution", only: &["threads_forks"], why: CHOSEN, ..WHOLE },
     Suite {
         name: "process",
-        only: &["locks::", "run_as_becomes", "what_outlives", "nothing_is_left_behind"],
+        only: &["locks::", "run_as_becomes", "what_outlives", "nothing_is_left_behind", "every_hook_is_attached"],
         why: CHOSEN,
         ..WHOLE
     },
-    // Where it is not there yet, it is shown as skipped.
-    Suite { name: "bypass", ..WHOLE },
+    Suite { name: "hooks", ..WHOLE },
+    Suite { name: "setup", ..WHOLE },
+    Suite {
+        name: "nat",
+        only: &["a_lookup_through_a_rewritten_resolver", "a_service_is_judged_by"],
+        why: CHOSEN,
+        ..WHOLE
+    },
+    Suite { name: "tcp_lookups", only: &["is_stored_with_its_answer"], why: CHOSEN, ..WHOLE },
+    Suite { name: "readings", only: &["a_socks_request_for_an_ipv6", "two_ways"], why: CHOSEN, ..WHOLE },
+    Suite { name: "lies", only: &["a_public_name_with_a_private"], why: CHOSEN, ..WHOLE },
+    Suite { name: "failure", only: &["without_its_guard", "without_any_of_them"], why: CHOSEN, ..WHOLE },
+    Suite { name: "failclosed", only: &["with_a_stopped_guard", "what_a_small_ring_loses"], why: CHOSEN, ..WHOLE },
+    Suite {
+        name: "input",
+        only: &["without_cgroup2", "without_type_information", "could_not_be_set_up"],
+        why: CHOSEN,
+        ..WHOLE
+    },
+    // Where systemd is not the first process they skip.
+    Suite { name: "scope", ..WHOLE },
+    // Each known way around, as a user and as root.
+    Suite { name: "bypass", seconds: 600, ..WHOLE },
+    Suite { name: "decide", long: true, why: "forty sessions take minutes in emulation (--whole runs it)", ..WHOLE },
+    Suite { name: "policy_files", long: true, why: OURS, ..WHOLE },
+    Suite { name: "output", long: true, why: OURS, ..WHOLE },
+    Suite { name: "demo", long: true, why: OURS, ..WHOLE },
+    Suite { name: "examples", long: true, why: OURS, ..WHOLE },
+    Suite { name: "model", long: true, why: OURS, ..WHOLE },
+    Suite { name: "flood", long: true, why: FULL, ..WHOLE },
+    Suite { name: "scale", long: true, why: FULL, ..WHOLE },
+    Suite { name: "soak", long: true, why: FULL, ..WHOLE },
 ];
 
 /// How many tests of a suite run at once.

@@ -43,6 +43,9 @@ pub(crate) struct Program {
     stripped: PathBuf,
 }
 
+/// Where compiled programs of the bypass suite are: below target/vm, and below /vm in a guest.
+const WAYS: &str = "ways-programs";
+
 /// Builds `trustrun` and every test of the suites; by the test's name.
 pub(crate) fn build(host: &Host, folder: &Path) -> Result<BTreeMap<String, Program>> {
     setup::compiler(host)?;
@@ -66,11 +69,27 @@ pub(crate) fn build(host: &Host, folder: &Path) -> Result<BTreeMap<String, Progr
     if !status.success() {
         bail!("the tests could not be built ({status}); cargo says why above");
     }
+    compile_ways(host, folder)?;
     // Once, before guests are made side by side.
     for program in found.values_mut() {
         program.stripped = strip(host, folder, &program.file)?;
     }
     Ok(found)
+}
+
+/// The bypass suite's C programs, which on a machine of its own it compiles itself; in a guest the compiler would take longer
+/// than the sessions.
+fn compile_ways(host: &Host, folder: &Path) -> Result<()> {
+    let (sources, to) = (host.root.join("trustrun-agent/tests/bypass/programs"), folder.join(WAYS));
+    fs::create_dir_all(&to).with_context(|| format!("cannot make {}", to.display()))?;
+    for entry in fs::read_dir(&sources).with_context(|| format!("cannot read {}", sources.display()))? {
+        let source = entry.context("cannot read a folder")?.path();
+        if let (Some("c"), Some(name)) = (source.extension().and_then(|e| e.to_str()), source.file_stem()) {
+            let mut compile = Command::new("cc");
+            done(compile.args(["-O1", "-pthread", "-static", "-o"]).arg(to.join(name)).arg(&source))?;
+        }
+    }
+    Ok(())
 }
 
 /// The test, or the binary itself, that a line of cargo's JSON tells of. (See "External tools" in the Cargo book.)
@@ -121,7 +140,10 @@ struct Staging {
 
 impl Staging {
     fn fill(mut self, host: &Host, programs: &BTreeMap<String, Program>, list: &[Line], tar: &Path) -> Result<()> {
-        for (name, program) in programs {
+        // All of them where a person's own command may want any; else unpacking them would take longer than a suite.
+        let named = |program: &Program| list.iter().any(|line| Path::new(&line.command[0]) == program.file);
+        let free = !programs.values().any(named);
+        for (name, program) in programs.iter().filter(|(name, program)| free || *name == "trustrun" || named(program)) {
             let at = self.place(&program.file)?;
             // No link: tar of another guest, at the same time, would see its file change.
             fs::copy(&program.stripped, &at).with_context(|| format!("cannot copy {}", program.stripped.display()))?;
@@ -130,8 +152,9 @@ impl Staging {
             self.text(&program.package.join(".keep"), "", 0o644)?;
         }
         for part in ["trustrun-agent/tests", "policies"] {
-            self.copy(&host.root.join(part))?;
+            self.copy(&host.root.join(part), &host.root.join(part))?;
         }
+        self.copy(&host.target.join("vm").join(WAYS), &Path::new("/vm").join(WAYS))?;
         self.text(Path::new("/vm/init"), include_str!("guest/init.sh"), 0o755)?;
         self.text(Path::new("/vm/suites"), include_str!("guest/suites.sh"), 0o755)?;
         // As on a machine that somebody works on; else git asks for the host's own name.
@@ -165,13 +188,14 @@ impl Staging {
     }
 
     /// A folder of ours with all that is in it.
-    fn copy(&mut self, from: &Path) -> Result<()> {
+    fn copy(&mut self, from: &Path, to: &Path) -> Result<()> {
         for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
-            let path = entry.context("cannot read a folder")?.path();
+            let entry = entry.context("cannot read a folder")?;
+            let (path, to) = (entry.path(), to.join(entry.file_name()));
             if path.is_dir() {
-                self.copy(&path)?;
+                self.copy(&path, &to)?;
             } else {
-                let to = self.place(&path)?;
+                let to = self.place(&to)?;
                 fs::copy(&path, to).with_context(|| format!("cannot copy {}", path.display()))?;
             }
         }

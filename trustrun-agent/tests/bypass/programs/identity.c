@@ -68,9 +68,9 @@ static void short_lived(void)
 }
 
 /* Process ids that come round again; /proc/sys is not ours, so only as far as they are few. */
-static void reused(void)
+static void reused(unsigned many)
 {
-	for (volatile int i = 0; i < 3000; i++) {
+	for (volatile unsigned i = 0; i < many / 50; i++) {
 		pid_t child = vfork();
 		if (!child)
 			_exit(0);
@@ -118,7 +118,7 @@ int main(int count, char **words)
 	else if (!strcmp(kind, "short_lived"))
 		short_lived();
 	else if (!strcmp(kind, "pid_reused"))
-		reused();
+		reused((unsigned)atoi(words[4]));
 	else if (!strcmp(kind, "flood_sockets"))
 		flood(0, (unsigned)atoi(words[4]));
 	else if (!strcmp(kind, "flood_peers"))

@@ -1,6 +1,7 @@
 /* Asks a program outside the session to do it: others KIND PLACE V4 TOKEN. See outside.c for who is asked. */
 #include "common.h"
 #include <linux/netlink.h>
+#include <linux/vm_sockets.h>
 #include <sys/ipc.h>
 #include <sys/msg.h>
 #include <sys/ptrace.h>
@@ -57,6 +58,17 @@ static void passed(int fd)
 		errno = EPERM, ends("no socket came");
 	memcpy(&got, CMSG_DATA(c), sizeof got);
 	say(got, token);
+}
+
+/* The far end is another program of this machine, as it would be one of the hypervisor's. */
+static void vsock(const char *port)
+{
+	if (access("/sys/module/vsock_loopback", F_OK) < 0)
+		errno = ENODEV, ends("vsock's loopback");
+	struct sockaddr_vm a = { .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_LOCAL, .svm_port = (unsigned)atoi(port) };
+	int fd = must(socket(AF_VSOCK, SOCK_STREAM, 0), "socket");
+	must(connect(fd, (struct sockaddr *)&a, sizeof a), "connect");
+	ask(fd);
 }
 
 static void loopback(const char *address)
@@ -202,6 +214,8 @@ int main(int count, char **words)
 		must(send(to_unix(where, SOCK_DGRAM), request, strlen(request), 0), "send");
 	else if (!strcmp(kind, "loopback"))
 		loopback(where);
+	else if (!strcmp(kind, "vsock"))
+		vsock(where);
 	else if (!strcmp(kind, "netlink"))
 		netlink();
 	else if (!strcmp(kind, "queue"))

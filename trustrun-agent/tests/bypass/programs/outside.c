@@ -3,6 +3,7 @@
  * multiplexer: what matters is that its connection is not the session's. Says "ready" and goes on until it is ended. */
 #include "common.h"
 #include <linux/netlink.h>
+#include <linux/vm_sockets.h>
 #include <poll.h>
 #include <sys/ipc.h>
 #include <sys/msg.h>
@@ -143,6 +144,20 @@ static _Noreturn void loopback(const char *address, int family)
 		must(bind(fd, (struct sockaddr *)&a, sizeof a), "bind, outside");
 	else
 		must(bind(fd, (struct sockaddr *)&a6, sizeof a6), "bind, outside");
+	serve(fd, 0, NULL);
+}
+
+static _Noreturn void vsock(const char *port)
+{
+	struct sockaddr_vm a = { .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = (unsigned)atoi(port) };
+	int fd = socket(AF_VSOCK, SOCK_STREAM, 0);
+	if (fd < 0) {
+		/* Who asks finds out that there is none. */
+		ready();
+		for (;;)
+			pause();
+	}
+	must(bind(fd, (struct sockaddr *)&a, sizeof a), "bind, outside");
 	serve(fd, 0, NULL);
 }
 
@@ -305,6 +320,8 @@ int main(int count, char **words)
 		loopback(where, AF_INET);
 	if (!strcmp(kind, "loopback6"))
 		loopback("127.0.0.1", AF_INET6);
+	if (!strcmp(kind, "vsock"))
+		vsock(where);
 	if (!strcmp(kind, "netlink"))
 		netlink();
 	if (!strcmp(kind, "queue"))

@@ -5,7 +5,6 @@
 #include <linux/if_packet.h>
 #include <linux/if_xdp.h>
 #include <linux/io_uring.h>
-#include <linux/vm_sockets.h>
 #include <net/if.h>
 #include <netinet/ip.h>
 #include <netinet/ip_icmp.h>
@@ -369,16 +368,6 @@ static void transparent(void)
 }
 
 /* Only ever to this machine itself: the hypervisor may not be asked from a test. */
-static void vsock(void)
-{
-	if (access("/sys/module/vsock_loopback", F_OK) < 0)
-		errno = ENODEV, ends("vsock's loopback");
-	struct sockaddr_vm self = { .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_LOCAL, .svm_port = 9999 };
-	int fd = must(socket(AF_VSOCK, SOCK_STREAM, 0), "socket");
-	must(connect(fd, A(self)), "connect");
-	say(fd, token);
-}
-
 /* A frame straight to the device's queue, past the network stack (linux/if_xdp.h). */
 static void xdp(void)
 {
@@ -488,7 +477,7 @@ static const struct {
 	KIND(udp_source_route), KIND(udp_source_route_connected), KIND(udp_source_route_message), KIND(tcp_source_route),
 	KIND(udp6_segments), KIND(icmp_raw), KIND(ping), KIND(ping6), KIND(raw_other), KIND(raw_header), KIND(raw_included),
 	KIND(raw_fragment), KIND(raw_tunnel), KIND(packet_raw), KIND(packet_dgram), KIND(packet_direct), KIND(xdp), KIND(udplite),
-	KIND(multicast), KIND(multicast6), KIND(broadcast), KIND(so_mark), KIND(so_device), KIND(transparent), KIND(vsock),
+	KIND(multicast), KIND(multicast6), KIND(broadcast), KIND(so_mark), KIND(so_device), KIND(transparent),
 	KIND(uring_connect), KIND(uring_sendmsg), KIND(abi32), KIND(abi_x32),
 };
 

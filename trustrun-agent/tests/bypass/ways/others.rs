@@ -5,6 +5,9 @@ use crate::way::{Must, WAY, Way};
 /// Gaps that say that a program outside may have been asked.
 const ASKED: &[&str] = &["unix-socket-outside", "passed-socket"];
 
+/// The limits where the kernel cannot tell of it.
+const UNTOLD: &[&str] = &["local-services", "later-sockets"];
+
 /// One kind of `programs/others.c`, and the program outside that it asks.
 macro_rules! asks {
     ($id:literal, $title:literal, $outside:expr, $ask:literal) => {
@@ -15,6 +18,7 @@ macro_rules! asks {
             line: concat!("{bin}/others ", $ask, " {to} {token}"),
             must: (Must::Told, Must::Told),
             told: ASKED,
+            old: UNTOLD,
             ..WAY
         }
     };
@@ -23,7 +27,12 @@ macro_rules! asks {
 /// The same, through files, which a program outside must mean to read.
 macro_rules! helps {
     ($id:literal, $title:literal, $outside:expr, $ask:literal) => {
-        Way { must: (Must::Named, Must::Named), limits: &["helpers-outside"], ..asks!($id, $title, $outside, $ask) }
+        Way {
+            must: (Must::Named, Must::Named),
+            limits: &["helpers-outside"],
+            old: &[],
+            ..asks!($id, $title, $outside, $ask)
+        }
     };
 }
 
@@ -102,6 +111,7 @@ pub(crate) const ALL: &[Way] = &[
     },
     Way {
         must: WAY.must,
+        old: &[],
         ..asks!(
             "proxy_loopback",
             "a proxy on 127.0.0.1 that is not of the session",
@@ -109,15 +119,22 @@ pub(crate) const ALL: &[Way] = &[
             "loopback 127.0.0.1"
         )
     },
-    Way { must: WAY.must, ..asks!("proxy_loopback6", "the same on ::1", "loopback6 any", "loopback ::1") },
+    Way { must: WAY.must, old: &[], ..asks!("proxy_loopback6", "the same on ::1", "loopback6 any", "loopback ::1") },
     Way {
         must: WAY.must,
+        old: &[],
         ..asks!("proxy_loopback_other", "the same on 127.9.9.9", "loopback 127.9.9.9", "loopback 127.9.9.9")
     },
-    asks!("netlink", "a message to another process's netlink socket", "netlink -", "netlink -"),
-    asks!("message_queue", "a message to another process's queue (System V)", "queue {key}", "queue {key}"),
+    Way { old: &[], ..asks!("netlink", "a message to another process's netlink socket", "netlink -", "netlink -") },
+    Way {
+        old: &[],
+        ..asks!("message_queue", "a message to another process's queue (System V)", "queue {key}", "queue {key}")
+    },
     forces!("ptrace", "a process outside that is traced, and its memory written", "ptrace"),
-    forces!("process_memory", "a process outside whose /proc/PID/mem is written", "mem"),
+    Way {
+        old: &["other-processes"],
+        ..forces!("process_memory", "a process outside whose /proc/PID/mem is written", "mem")
+    },
     forces!("process_writev", "the same by process_vm_writev", "writev"),
     Way {
         id: "process_socket",
@@ -130,8 +147,8 @@ pub(crate) const ALL: &[Way] = &[
     Way {
         id: "cron",
         title: "a file in /etc/cron.d, which somebody outside executes",
-        outside: "sh -c 'mount -t tmpfs -o mode=755 none /etc/cron.d && exec {bin}/outside spool /etc/cron.d'",
-        line: "{bin}/others file /etc/cron.d/{token} {to} {token}",
+        outside: "sh -c '[ -d /etc/cron.d ] || { echo ready; exec sleep 600; }; mount -t tmpfs -o mode=755 none /etc/cron.d && exec {bin}/outside spool /etc/cron.d'",
+        line: "[ -d /etc/cron.d ] || exit 3; {bin}/others file /etc/cron.d/{token} {to} {token}",
         must: (Must::Told, Must::Told),
         told: &["others-may-act"],
         alone: true,
@@ -144,6 +161,7 @@ pub(crate) const ALL: &[Way] = &[
         line: "command -v tmux >/dev/null || exit 3; tmux -S {dir}/{token}.tmux run-shell '{bin}/sockets tcp {to} {to6} {token}' || { echo EPERM; exit 1; }",
         must: (Must::Told, Must::Told),
         told: ASKED,
+        old: UNTOLD,
         ..WAY
     },
     Way {

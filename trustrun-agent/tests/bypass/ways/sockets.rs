@@ -54,7 +54,11 @@ pub(crate) const ALL: &[Way] = &[
     kind!("so_mark", "a mark that chooses another routing table or firewall rule (SO_MARK)"),
     kind!("so_device", "a socket bound to a device (SO_BINDTODEVICE)"),
     kind!("transparent", "an address that is somebody else's as the source (IP_TRANSPARENT)"),
-    Way { judge: Judge::Token, ..kind!("vsock", "a socket to the hypervisor (AF_VSOCK)") },
+    Way {
+        outside: "{bin}/outside vsock {key}",
+        line: "{bin}/others vsock {key} {to} {token}",
+        ..kind!("vsock", "a socket to the hypervisor, or to a program on its side (AF_VSOCK)")
+    },
     kind!("uring_connect", "connect and send through io_uring"),
     kind!("uring_sendmsg", "sendmsg through io_uring"),
     kind!("abi32", "the system calls of 32-bit programs (int 0x80)"),

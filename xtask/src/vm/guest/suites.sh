@@ -8,8 +8,9 @@ say() { printf '\n@vm %s\n' "$*" > $out; }
 export PATH=/vm/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export HOME=/root USER=root LANG=C.UTF-8 TERM=dumb TRUSTRUN_SKIP_LOG=/vm/skips RUST_BACKTRACE=0
 # Of the bypass suite: what became of each way; and how many are a flood, as the processor is emulated.
-export TRUSTRUN_BYPASS_LOG=/vm/ways TRUSTRUN_BYPASS_MANY=15000
-# What is tried needs more than loads by itself.
+export TRUSTRUN_BYPASS_LOG=/vm/ways TRUSTRUN_BYPASS_MANY=2000 TRUSTRUN_BYPASS_PROGRAMS=/vm/ways-programs
+# What is tried needs more than loads by itself, and a folder of cron's.
+mkdir -p /etc/cron.d
 modprobe -qa tun dummy vsock_loopback
 cgroups=$(awk '$9 == "cgroup2" || $8 == "cgroup2" || $10 == "cgroup2" { print $5 }' /proc/self/mountinfo)
 say "up $(uname -r), cgroup v2 at ${cgroups:-none}, we in $(tail -n 1 /proc/self/cgroup), lsm $(cat /sys/kernel/security/lsm 2>/dev/null)"
