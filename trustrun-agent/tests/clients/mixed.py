@@ -26,8 +26,12 @@ def fresh(n):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as dns:
         dns.settimeout(20)
         dns.connect((RESOLVER, 53))
-        dns.send(query(n, f"n{n % FRESH}.fresh.test"))
-        address = socket.inet_ntoa(dns.recv(512)[-4:])
+        asked = query(n, f"n{n % FRESH}.fresh.test")
+        dns.send(asked)
+        # As resolvers do: an answer to somebody else's question, who had this port a moment ago, is none.
+        while not (answer := dns.recv(512)).startswith(asked[:2]) or asked[12:] not in answer:
+            pass
+        address = socket.inet_ntoa(answer[-4:])
     with socket.create_connection((address, 9), timeout=20) as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         s.send(b"x")
