@@ -107,6 +107,12 @@ fn identities_of_root() {
     family("Identity", ways::identity::ALL, User::Root);
 }
 
+#[test]
+#[ignore = "where it works the whole machine is without hooks until it boots again: for guests, the last of their tests"]
+fn machine_of_an_ordinary_user() {
+    family("Machine", ways::escape::MACHINE, User::Ordinary);
+}
+
 /// The suite must be able to fail: what is allowed arrives, is found, and is then neither refused nor told.
 #[test]
 fn what_gets_out_is_found() {

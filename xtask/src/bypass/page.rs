@@ -151,8 +151,7 @@ impl Page {
                 }
                 (family, [id, title, cells @ ..]) if id.starts_with('`') && cells.len() == columns.len() => {
                     let cells = columns.iter().cloned().zip(cells.iter().map(|cell| read_cell(cell)));
-                    let row =
-                        Row { title: (*title).to_owned(), cells: cells.filter(known).collect() };
+                    let row = Row { title: (*title).to_owned(), cells: cells.filter(known).collect() };
                     page.families.entry(family.to_owned()).or_default().push((id.trim_matches('`').to_owned(), row));
                 }
                 _ => {}

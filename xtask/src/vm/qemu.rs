@@ -118,6 +118,10 @@ fn command(machine: &Machine, ready: &Ready, initramfs: &Path, console: &Path) -
     qemu.arg("-m").arg(matrix::MEMORY.to_string()).arg("-smp").arg(ready.kernel.processors.to_string());
     qemu.arg("-kernel").arg(ready.vmlinuz()).arg("-initrd").arg(initramfs);
     let mut line = KERNEL_LINE.to_owned();
+    if ready.kernel.processors == 1 {
+        // Each access to the local interrupt controller's memory is translated anew; ports of the old one are not.
+        line.push_str(" nolapic");
+    }
     if ready.kernel.cgroups == Cgroups::Hybrid && !machine.systemd {
         line.push_str(" trustrun.cgroup=hybrid");
     }

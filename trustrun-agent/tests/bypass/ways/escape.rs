@@ -121,3 +121,27 @@ pub(crate) const ALL: &[Way] = &[
         ..WAY
     },
 ];
+
+/// What a program outside can do to all sockets of the machine, until it boots again: for guests alone, and there the last.
+pub(crate) const MACHINE: &[Way] = &[Way {
+    alone: true,
+    // Tried without TrustRun it would unhook the session before it begins.
+    bare: false,
+    outside: concat!(
+        "sh -c 'echo ready; until [ -e {dir}/door-go-{token} ]; do sleep 0.02; done; ",
+        "for p in $(awk \"\\$0 ~ / - cgroup .*net_(cls|prio)/ {print \\$5}\" /proc/self/mountinfo); do mkdir $p/{token}; ",
+        "echo 1 > $p/{token}/net_cls.classid; echo $$ > $p/{token}/cgroup.procs; done; ",
+        ": > {dir}/door-done-{token}; exec sleep 60'"
+    ),
+    line: concat!(
+        "grep -Eq ' - cgroup .*net_(cls|prio)' /proc/self/mountinfo || exit 3; : > {dir}/door-go-{token}; ",
+        "until [ -e {dir}/door-done-{token} ]; do sleep 0.02; done; {bin}/sockets tcp {to} {to6} {token}"
+    ),
+    must: (Must::Told, Must::Told),
+    told: &["hook-lost"],
+    ..then_connects!(
+        "net_cls_outside",
+        "somebody outside uses net_cls or net_prio (a container engine does), which before 5.15 unhooks all sockets that are made later",
+        ""
+    )
+}];
