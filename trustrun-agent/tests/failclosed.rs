@@ -5,11 +5,11 @@
 
 mod harness;
 
-use std::{os::unix::process::CommandExt as _, process::Command};
+use std::{fs, os::unix::process::CommandExt as _, path::PathBuf, process::Command};
 
 use harness::{BLOCK, Case, FarEnd, Parts, Ran, Running, SOON, gone, have, left_behind, send, status, wait_for};
 use nix::sys::signal::Signal;
-use trustrun_lab::wait_until;
+use trustrun_lab::{skip, wait_until};
 
 /// A session under way whose command waits for `go`: one place is allowed and one refused, both are looked at.
 struct Scene {
@@ -24,12 +24,16 @@ impl Scene {
     /// Starts `work(allowed, refused)` with these options; `None` after a skip.
     fn begin(options: &[&str], work: impl Fn(u16, u16) -> String) -> Option<Self> {
         let case = have(&["python3", "prlimit"]).then(Case::new).flatten()?;
+        Some(Self::of(case.with(options), work))
+    }
+
+    fn of(case: Case, work: impl Fn(u16, u16) -> String) -> Self {
         let (allowed, refused) = (FarEnd::new(), FarEnd::new());
-        let case = case.policy(&only(allowed.port())).with(options);
+        let case = case.policy(&only(allowed.port()));
         let running = case.start(&["python3", "-c", &program(&work(allowed.port(), refused.port()))]);
         wait_for(&case.path("up"));
         let parts = Parts::of(running.id());
-        Some(Self { case, allowed, refused, running, parts })
+        Self { case, allowed, refused, running, parts }
     }
 
     /// Lets the command do its work; it is done when this returns.
@@ -214,6 +218,79 @@ fn a_guard_out_of_memory_leaves_blocked_what_was_blocked() {
     let id = session_of(&case);
     Case::anyone().policy(BLOCK).sh("exit 0").exits(0).verdict("pass");
     assert!(left_behind(&id).is_empty(), "{:?}", left_behind(&id));
+}
+
+/// A cgroup that limits memory, the kernel's for its processes included; gone with this.
+struct Limited {
+    folder: PathBuf,
+    /// The file of its limit.
+    limit: &'static str,
+}
+
+impl Limited {
+    fn new() -> Option<Self> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let place = |l: &str| Some(PathBuf::from(l.split_once(" - ")?.0.split(' ').nth(4)?));
+        let v1 = mounts.lines().find(|l| l.contains(" - cgroup ") && l.ends_with("memory")).and_then(place);
+        let v2 = || {
+            let has =
+                |m: &PathBuf| fs::read_to_string(m.join("cgroup.subtree_control")).is_ok_and(|c| c.contains("memory"));
+            harness::cgroup2().into_iter().find(has)
+        };
+        let name = format!("trustrun-test-{}", std::process::id());
+        let (mount, limit) = match v1 {
+            Some(m) => (m, "memory.limit_in_bytes"),
+            None => (v2()?, "memory.max"),
+        };
+        let limited = Self { folder: mount.join(name), limit };
+        fs::create_dir(&limited.folder).ok()?;
+        limited.folder.join(limit).exists().then_some(limited)
+    }
+
+    /// Takes a process in, which may have so much from now on.
+    fn hold(&self, pid: u32, bytes: u64) {
+        fs::write(self.folder.join(self.limit), bytes.to_string()).unwrap();
+        fs::write(self.folder.join("cgroup.procs"), pid.to_string()).unwrap();
+    }
+
+    /// How many processes the kernel ended for want of memory.
+    fn killed(&self) -> u64 {
+        let text = ["memory.oom_control", "memory.events"]
+            .map(|f| fs::read_to_string(self.folder.join(f)).unwrap_or_default());
+        let count = text.iter().flat_map(|t| t.lines()).find_map(|l| l.strip_prefix("oom_kill ")?.trim().parse().ok());
+        count.unwrap_or(0)
+    }
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        wait_until(SOON, || fs::remove_dir(&self.folder).is_ok());
+    }
+}
+
+#[test]
+fn an_engine_that_the_kernel_ends_for_want_of_memory_leaves_blocked_what_was_blocked() {
+    let work = |a, r| format!("{FLOOD}say('flooded')\nwait('starved')\n{}", try_both(a, r));
+    let Some(scene) = Scene::begin(&[], work) else { return };
+    let Some(limited) = Limited::new() else {
+        for name in ["go", "starved"] {
+            scene.case.file(name, "");
+        }
+        scene.end();
+        return skip("no memory controller can be used here");
+    };
+    let engine = scene.parts.engine;
+    limited.hold(engine, 8 << 20);
+    scene.case.file("go", "");
+    wait_for(&scene.case.path("flooded"));
+    assert!(wait_until(SOON, || gone(engine)), "it lives: {}", status(engine, "RssAnon"));
+    assert!(limited.killed() > 0);
+    scene.case.file("starved", "");
+    wait_for(&scene.case.path("done"));
+    scene.guarded();
+    let (_, _, ran) = scene.end();
+    ran.says("INCOMPLETE").verdict("incomplete");
+    assert_eq!(ran.gaps(), ["agent-lost"]);
 }
 
 /// The only session of a case's database.
