@@ -119,6 +119,12 @@ impl Provider {
     }
 }
 
+/// The public resolver that a rule's target names, by one of its names or addresses.
+pub(crate) fn resolver(target: &Target) -> Option<&'static str> {
+    let named = |provider: &&Provider| provider.targets().any(|known| overlap(target, &known));
+    PROVIDERS.iter().find(named).and_then(|provider| provider.names.first().copied())
+}
+
 fn over_https(target: &Target, protocol: Protocol) -> Pattern {
     Pattern { target: target.clone(), protocol: Some(protocol), ports: (443, 443) }
 }

@@ -148,7 +148,11 @@ impl<'t> Reader<'t, '_> {
         };
         if let Some(tag) = tag {
             let message = format!("`{}` is a tag", shown(&tag.original()));
-            self.faults.add(self.text, self.tag_before(at, &tag.original()), Fault::Yaml { message, help: ", which no policy needs; leave it out" });
+            self.faults.add(
+                self.text,
+                self.tag_before(at, &tag.original()),
+                Fault::Yaml { message, help: ", which no policy needs; leave it out" },
+            );
         }
         let node = Node { at: Spot { end: end.end.max(at.end), ..at }, kind };
         if anchor != 0 {
