@@ -451,3 +451,30 @@ fn queries_reach_the_resolver_over_the_transport_that_was_used() {
     assert!(asked.iter().all(|q| q.transport == Transport::Udp && q.to.ip() == RESOLVER), "{asked:?}\n{ran}");
     assert!(ran.report.destinations.is_empty(), "a lookup is no connection\n{ran}");
 }
+
+#[test]
+fn an_answer_binds_for_its_ttl_and_one_beyond_31_bits_counts_as_none() {
+    // RFC 2181 8; no address is another test's, since the map of any session is asked.
+    let cases: [(&str, u32, [u8; 4], i64); 4] = [
+        ("day.ttl.test", 86_400, [100, 127, 77, 1], 86_400),
+        ("most.ttl.test", i32::MAX.unsigned_abs(), [100, 127, 77, 2], i64::from(i32::MAX)),
+        ("beyond.ttl.test", 1 << 31, [100, 127, 77, 3], 60),
+        ("last.ttl.test", u32::MAX, [100, 127, 77, 4], 60),
+    ];
+    let builder = cases
+        .into_iter()
+        .fold(Lab::builder(), |b, (name, ttl, address, _)| b.name(name, Entry::new().a(address.into()).ttl(ttl)));
+    let Some(lab) = started(builder) else { return };
+    if !have("python3") {
+        skip("python3 is not installed");
+        return;
+    }
+    let names = cases.map(|c| c.0);
+    let ran = Run::new(&lab).policy(only(&["*.ttl.test:80"])).option("--observe").python("bindings.py", &names);
+    assert_eq!(ran.code(), Some(0), "{}\n{}", ran.stdout, ran.stderr);
+    let lives = ran.json();
+    for (name, _, _, wanted) in cases {
+        let life = lives[name].as_i64().unwrap_or_default();
+        assert!(life <= wanted && life > wanted - 30, "{name}: {life} s, not {wanted}");
+    }
+}
