@@ -208,7 +208,7 @@ fuzz_target!(|input: (bool, Vec<Event>)| {
         dns_grace: Duration::from_secs(60),
         doors: Default::default(),
     });
-    let process = ProcessId { tgid: 7, tid: 7, uid: 1000 };
+    let process = ProcessId { tgid: 7, tid: 7, uid: 1000, class: 0 };
     let mut received = 0;
     let mut lost = false;
     for event in events {

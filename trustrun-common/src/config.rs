@@ -24,8 +24,12 @@ pub struct Config {
     pub kinds: u32,
     /// 1 while each hook counts its runs, for the self-test.
     pub counting: u32,
+    /// Not 0 if processes are classified (`Classing`).
+    pub classes: u32,
     /// Zero.
     pub pad: u32,
+    /// Zero.
+    pub pad2: u32,
     /// Byte offsets in kernel structures, from this kernel's BTF.
     pub offsets: Offsets,
 }
@@ -67,6 +71,6 @@ pub const MODE_OBSERVE: u32 = 1;
 pub const MODE_ENFORCE: u32 = 2;
 
 const _: () = {
-    assert!(size_of::<Config>() == 88 && offset_of!(Config, offsets) == 48);
+    assert!(size_of::<Config>() == 96 && offset_of!(Config, offsets) == 56);
     assert!(size_of::<Offsets>() == 40);
 };

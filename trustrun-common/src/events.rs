@@ -79,6 +79,9 @@ pub const FLAG_RESOLVER: u16 = 4;
 /// In [`Header::flags`]: arguments or payload were cut.
 pub const FLAG_CUT: u16 = 8;
 
+/// In [`Header::flags`]: the class of who did it is in the bits from here on; 0 where it has none.
+pub const FLAG_CLASS_SHIFT: u32 = 8;
+
 /// Most bytes of payload that one record carries.
 pub const PAYLOAD_MAX: usize = 8192;
 /// Most bytes of arguments that one record carries.

@@ -8,6 +8,7 @@
 //! nanoseconds of CLOCK_BOOTTIME.
 #![no_std]
 
+pub mod classes;
 pub mod config;
 pub mod events;
 pub mod hooks;
@@ -17,6 +18,7 @@ pub mod sockets;
 pub mod tables;
 pub mod unix;
 
+pub use classes::*;
 pub use config::*;
 pub use events::*;
 pub use hooks::*;
@@ -42,6 +44,12 @@ pub const fn v4_mapped(o: [u8; 4]) -> Address {
 #[must_use]
 pub fn name_hash(name: &[u8]) -> u64 {
     name.iter().fold(FNV_OFFSET, |hash, b| (hash ^ b.to_ascii_lowercase() as u64).wrapping_mul(FNV_PRIME))
+}
+
+/// FNV-1a, 64 bits, over bytes as they are.
+#[must_use]
+pub fn bytes_hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(FNV_OFFSET, |hash, b| (hash ^ *b as u64).wrapping_mul(FNV_PRIME))
 }
 
 /// Offset basis of FNV-1a (draft-eastlake-fnv).

@@ -1,8 +1,8 @@
 //! What aya may copy to and from the kernel.
 
 use crate::{
-    Binding, BoundName, Config, DatagramKey, DatagramState, ListenKey, NameValue, PendingKey, PendingValue, PortValue,
-    SearchName, SocketState,
+    Binding, BoundName, Classing, Config, DatagramKey, DatagramState, FileKey, ListenKey, NameValue, NetValue,
+    PendingKey, PendingValue, PortValue, SearchName, SocketState,
 };
 
 macro_rules! pod {
@@ -14,6 +14,7 @@ macro_rules! pod {
 }
 pod!(
     NameValue,
+    NetValue,
     SearchName,
     PortValue,
     Binding,
@@ -24,5 +25,7 @@ pod!(
     SocketState,
     DatagramKey,
     DatagramState,
-    Config
+    Config,
+    Classing,
+    FileKey
 );

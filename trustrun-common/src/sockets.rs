@@ -46,8 +46,10 @@ pub struct SocketState {
     pub flags: u8,
     /// Local port, once known.
     pub local_port: u16,
+    /// The class of who connected or sent last; 0 where processes are not classified.
+    pub class: u8,
     /// Zero.
-    pub pad: u16,
+    pub pad: u8,
     /// Transport payload bytes.
     pub sent: u64,
     /// Transport payload bytes.

@@ -41,14 +41,39 @@ pub struct SearchName {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NameValue {
-    /// Set of rules where it answers with a public address, a key part of `PORTS`; never 0.
+    /// Set of rules where it answers with a public address, a key part of `PORTS`; never 0. See [`SET_DEPENDS`].
     pub set: u32,
     /// The same where it answers with a private address (`PRIVATE`); never 0.
     pub private: u32,
-    /// What becomes of a lookup of this name: `ACTION_*`, never none.
+    /// What becomes of a lookup of this name: `ACTION_*`. None is that it depends on the process: then `set` does too, and
+    /// what becomes of it is at [`ask_key`] of `set` and the class.
     pub ask: u8,
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad: u8,
+    /// What this name adds to a set of an address that depends on it: see [`SET_DEPENDS`].
+    pub skip: u16,
+}
+
+/// Value of `NETS` (LPM trie by address): the rules that match an address, those of shorter prefixes too.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetValue {
+    /// Set of rules, a key part of `PORTS`; never 0. See [`SET_DEPENDS`].
+    pub set: u32,
+    /// What this address adds to a set of a name that depends on it.
+    pub skip: u32,
+}
+
+/// In a set of rules: what it says depends on the process, or on the other of name and address (a rule about the one with
+/// an exception about the other). Then what is looked up is the set without this bit, plus the `skip` of the other one
+/// (0 where it has none), plus the class of the process.
+pub const SET_DEPENDS: u32 = 1 << 31;
+
+/// The key of `PORTS` (all 64 bits) where it is said what becomes of a lookup.
+#[must_use]
+pub const fn ask_key(set: u32) -> PortKey {
+    let s = set.to_be_bytes();
+    [s[0], s[1], s[2], s[3], 0, 0, 0, 1]
 }
 
 /// Key of `PORTS` (LPM trie): set (big endian), protocol, port (big endian), zero. A prefix of 32 bits is "every
@@ -70,8 +95,10 @@ pub struct PortValue {
     pub rule: u32,
     /// `ACTION_*`; none where the set says nothing about this port.
     pub action: u8,
+    /// Not 0 if only rules with a condition speak here and it is not known whether it holds: then the default counts too.
+    pub weak: u8,
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad: [u8; 2],
 }
 
 /// Value of `BINDINGS` (hash by address): what the target's believed DNS answers say about an address. Names that
@@ -81,6 +108,8 @@ pub struct PortValue {
 pub struct Binding {
     /// Sets of rules; 0 in a slot is "no rule matches that name" where `expires` is not 0.
     pub sets: [u32; BOUND_SETS],
+    /// What each slot's name adds to a set of the address that depends on it ([`NameValue::skip`]).
+    pub skips: [u16; BOUND_SETS],
     /// When each slot's binding ends; 0 is an empty slot.
     pub expires: [u64; BOUND_SETS],
 }
@@ -137,14 +166,15 @@ pub struct PendingValue {
     pub private: u32,
     /// 1 if answers may be bound, 0 for a search-list expansion that is outside the policy.
     pub bind: u32,
-    /// Zero.
-    pub pad: u32,
+    /// [`NameValue::skip`]
+    pub skip: u32,
 }
 
 const _: () = {
-    assert!(size_of::<NameValue>() == 12 && offset_of!(NameValue, ask) == 8);
+    assert!(size_of::<NameValue>() == 12 && offset_of!(NameValue, ask) == 8 && offset_of!(NameValue, skip) == 10);
+    assert!(size_of::<NetValue>() == 8 && offset_of!(NetValue, skip) == 4);
     assert!(size_of::<PortValue>() == 8 && offset_of!(PortValue, action) == 4);
-    assert!(size_of::<Binding>() == 96 && offset_of!(Binding, expires) == 32);
+    assert!(size_of::<Binding>() == 112 && offset_of!(Binding, skips) == 32 && offset_of!(Binding, expires) == 48);
     assert!(size_of::<BoundName>() == 24 && offset_of!(BoundName, name) == 16);
     assert!(size_of::<ListenKey>() == 24 && offset_of!(ListenKey, pad) == 20);
     assert!(size_of::<PendingKey>() == 32 && offset_of!(PendingKey, id) == 26);

@@ -4,7 +4,7 @@
 
 use aya_ebpf::{helpers::bpf_ktime_get_boot_ns, maps::lpm_trie::Key};
 use trustrun_common::{
-    ACTION_BLOCK, ACTION_NONE, Address, BOUND_SETS, Config, ListenKey, SOCKET_BY_NAME, SOCKET_NEEDS_NAME, port_key,
+    ACTION_BLOCK, Address, BOUND_SETS, Config, ListenKey, SET_DEPENDS, SOCKET_BY_NAME, SOCKET_NEEDS_NAME, port_key,
     reason,
 };
 
@@ -62,6 +62,9 @@ impl Decision {
 #[derive(Clone, Copy)]
 struct Said {
     action: u8,
+    /// Not 0 if the default counts too: nothing is said, or only by rules with a condition of which it is not known whether
+    /// it holds.
+    weak: u8,
     rule: u32,
 }
 
@@ -69,7 +72,7 @@ impl Said {
     /// What `decide_ports` returned.
     #[inline(always)]
     fn unpack(n: u64) -> Self {
-        Self { action: (n >> 32) as u8, rule: n as u32 }
+        Self { action: (n >> 32) as u8, weak: (n >> 40) as u8, rule: n as u32 }
     }
 }
 
@@ -79,37 +82,46 @@ impl Said {
 fn silence(config: &Config) -> Said {
     // SAFETY: a live map value.
     let zero = unsafe { core::ptr::read_volatile(&raw const config.pad) };
-    Said { action: zero as u8, rule: !zero }
+    Said { action: zero as u8, weak: !zero as u8, rule: !zero }
 }
 
 /// What a set of rules says about a protocol and port.
 #[inline(always)]
 fn find_ports(set: u32, protocol: u8, port: u16, config: &Config) -> Said {
     match PORTS.get(&Key::new(56, port_key(set, protocol, port))) {
-        Some(v) => Said { action: v.action, rule: v.rule },
+        Some(v) => Said { action: v.action, weak: v.weak, rule: v.rule },
         None => silence(config),
     }
 }
 
-/// The same, by [`decide_ports`].
+/// The same, by [`decide_ports`]. `case` is what a set that depends on it is moved by: the `skip` of the other of name and
+/// address, plus the class of the process.
 #[inline(always)]
-fn ports(set: u32, protocol: u8, port: u16) -> Said {
-    Said::unpack(decide_ports(set as u64, (protocol as u64) << 16 | port as u64))
+fn ports(set: u32, case: u32, protocol: u8, port: u16) -> Said {
+    Said::unpack(decide_ports(set as u64, (case as u64) << 32 | (protocol as u64) << 16 | port as u64))
 }
 
 /// The more severe of two; the lower rule where they are equal.
 #[inline(always)]
 fn severer(a: Said, b: Said) -> Said {
-    if b.action > a.action || (b.action == a.action && b.rule < a.rule) { b } else { a }
+    let weak = a.weak & b.weak;
+    let said = if b.action > a.action || (b.action == a.action && b.rule < a.rule) { b } else { a };
+    Said { weak, ..said }
 }
 
-/// What the address rules say.
+/// What the address rules say where no name is known.
 #[inline(always)]
-fn by_address(address: &Address, protocol: u8, port: u16, config: &Config) -> Said {
+fn by_address(address: &Address, class: u8, protocol: u8, port: u16, config: &Config) -> Said {
     match NETS.get(&Key::new(128, *address)) {
-        Some(set) => ports(*set, protocol, port),
+        Some(net) => ports(net.set, class as u32, protocol, port),
         None => silence(config),
     }
+}
+
+/// What an address adds to a name's set that depends on it.
+#[inline(always)]
+pub fn skip(address: &Address) -> u32 {
+    NETS.get(&Key::new(128, *address)).map_or(0, |net| net.skip)
 }
 
 /// The default, or a refusal of what hides names and so goes only where a rule says so.
@@ -145,36 +157,40 @@ fn settle(said: Said, protocol: u8, port: u16, config: &Config) -> Decision {
     Decision { action: said.action, reason, flags: 0, rule: said.rule }
 }
 
-/// What was said, or the default if nothing was.
+/// What was said, or the default if nothing was, or if that is more severe than what may not hold.
 #[inline(always)]
 fn or(said: Said, default: Said) -> Said {
-    if said.action != ACTION_NONE { said } else { default }
+    if said.weak != 0 { severer(said, default) } else { said }
 }
 
 /// Decides about a destination. Where several names are bound to the address, the mildest counts now, and
 /// `SOCKET_NEEDS_NAME` says that the first payload has to tell which it is.
 #[inline(always)]
-pub fn destination(address: &Address, protocol: u8, port: u16) -> Decision {
+pub fn destination(address: &Address, class: u8, protocol: u8, port: u16) -> Decision {
     let w = words(address);
     let high = (w[0] as u64) << 32 | w[1] as u64;
     let low = (w[2] as u64) << 32 | w[3] as u64;
-    Decision::unpack(decide_destination(high, low, (protocol as u64) << 16 | port as u64))
+    let rest = (class as u64) << 32 | (protocol as u64) << 16 | port as u64;
+    Decision::unpack(decide_destination(high, low, rest))
 }
 
 /// [`destination`] as a function that the verifier looks at once by itself (see `docs/kernel.md`): numbers in, a number
 /// out, since before 5.12 such a function takes no pointers.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn decide_destination(high: u64, low: u64, protocol_port: u64) -> u64 {
+pub extern "C" fn decide_destination(high: u64, low: u64, rest: u64) -> u64 {
     let Some(config) = config() else { return Decision::new(ACTION_BLOCK, reason::DEFAULT).pack() };
     let to = address([(high >> 32) as u32, high as u32, (low >> 32) as u32, low as u32]);
-    judge(&to, (protocol_port >> 16) as u8, protocol_port as u16, config).pack()
+    judge(&to, (rest >> 32) as u8, (rest >> 16) as u8, rest as u16, config).pack()
 }
 
 #[inline(always)]
-fn judge(address: &Address, protocol: u8, port: u16, config: &Config) -> Decision {
+fn judge(address: &Address, class: u8, protocol: u8, port: u16, config: &Config) -> Decision {
     let default = default(protocol, port, config);
-    let address_said = by_address(address, protocol, port, config);
+    let net = NETS.get(&Key::new(128, *address));
+    let (set, skip) = net.map_or((0, 0), |net| (net.set, net.skip));
+    let case = class as u32;
+    let address_said = if set != 0 { ports(set, case, protocol, port) } else { silence(config) };
     let plain = or(address_said, default);
     // SAFETY: the value may change under us; each slot is read once and any mix of old and new is a binding that was
     // believed.
@@ -182,13 +198,18 @@ fn judge(address: &Address, protocol: u8, port: u16, config: &Config) -> Decisio
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     // Worse than any action, and none: whichever name comes first replaces them.
-    let mut best = Said { action: !silence(config).action, rule: 0 };
+    let mut best = Said { action: !silence(config).action, weak: 0, rule: 0 };
     let mut worst = silence(config).action;
     for i in 0..BOUND_SETS {
         if binding.expires[i] <= now {
             continue;
         }
-        let said = or(severer(ports(binding.sets[i], protocol, port), address_said), default);
+        let mut address_said = address_said;
+        if set & SET_DEPENDS != 0 {
+            address_said = ports(set, case + binding.skips[i] as u32, protocol, port);
+        }
+        let name_said = ports(binding.sets[i], case + skip, protocol, port);
+        let said = or(severer(name_said, address_said), default);
         if said.action < best.action || (said.action == best.action && said.rule < best.rule) {
             best = said;
         }
@@ -196,7 +217,7 @@ fn judge(address: &Address, protocol: u8, port: u16, config: &Config) -> Decisio
             worst = said.action;
         }
     }
-    if worst == ACTION_NONE {
+    if worst == silence(config).action {
         return settle(plain, protocol, port, config);
     }
     let mut d = settle(best, protocol, port, config);
@@ -212,22 +233,28 @@ fn judge(address: &Address, protocol: u8, port: u16, config: &Config) -> Decisio
 /// What a set of rules says about a protocol and port, looked at once by itself as [`decide_destination`] is.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn decide_ports(set: u64, protocol_port: u64) -> u64 {
+pub extern "C" fn decide_ports(set: u64, rest: u64) -> u64 {
     let Some(config) = config() else { return (ACTION_BLOCK as u64) << 32 | NO_RULE as u64 };
-    let said = find_ports(set as u32, (protocol_port >> 16) as u8, protocol_port as u16, config);
-    (said.action as u64) << 32 | said.rule as u64
+    let said = find_ports(place(set as u32, (rest >> 32) as u32), (rest >> 16) as u8, rest as u16, config);
+    (said.weak as u64) << 40 | (said.action as u64) << 32 | said.rule as u64
 }
 
-/// Decides about a name that the client itself gave (proxy authority): the name's rules alone.
+/// The set that is looked up.
 #[inline(always)]
-pub fn name(set: u32, protocol: u8, port: u16, config: &Config) -> Decision {
-    settle(or(ports(set, protocol, port), default(protocol, port, config)), protocol, port, config)
+pub fn place(set: u32, case: u32) -> u32 {
+    if set & SET_DEPENDS != 0 { (set & !SET_DEPENDS).wrapping_add(case) } else { set }
+}
+
+/// Decides about a name that the client itself gave: the name's rules alone. For `case` see `ports`.
+#[inline(always)]
+pub fn name(set: u32, case: u32, protocol: u8, port: u16, config: &Config) -> Decision {
+    settle(or(ports(set, case, protocol, port), default(protocol, port, config)), protocol, port, config)
 }
 
 /// Decides about an address that the client itself gave.
 #[inline(always)]
-pub fn claimed_address(address: &Address, port: u16, config: &Config) -> Decision {
-    settle(or(by_address(address, 6, port, config), default(6, port, config)), 6, port, config)
+pub fn claimed_address(address: &Address, class: u8, port: u16, config: &Config) -> Decision {
+    settle(or(by_address(address, class, 6, port, config), default(6, port, config)), 6, port, config)
 }
 
 /// Whether an address and port is a resolver of the target.

@@ -41,49 +41,50 @@ struct Asked {
     reason: u8,
     set: u32,
     private: u32,
+    skip: u32,
     bind: bool,
 }
 
 /// Judges the question in the scratch payload.
 #[inline(always)]
-fn judge(s: *mut Scratch, config: &Config) -> Asked {
+fn judge(s: *mut Scratch, class: u8, config: &Config) -> Asked {
     let default = config.default_action as u8;
     // One question, opcode QUERY, not a response.
     if byte(s, 2) & 0xf8 != 0 || word(s, 4) != 1 || !names::question(s) {
-        return Asked { action: ACTION_BLOCK, reason: reason::MALFORMED, set: 0, private: 0, bind: false };
+        return Asked { action: ACTION_BLOCK, reason: reason::MALFORMED, set: 0, private: 0, skip: 0, bind: false };
     }
-    let (action, set, private) = match names::rules(s) {
-        Some(v) => (v.ask, v.set, v.private),
-        None => (default, 0, 0),
+    let (action, set, private, skip) = match names::rules(s, class) {
+        Some(v) => (v.ask, v.set, v.private, v.skip),
+        None => (default, 0, 0, 0),
     };
     let reason = if set == 0 { reason::DEFAULT } else { reason::RULE };
     if action < ACTION_BLOCK {
-        return Asked { action, reason, set, private, bind: true };
+        return Asked { action, reason, set, private, skip, bind: true };
     }
     // A search-list expansion of an allowed name may be asked, but is never bound: refusing it would make glibc give
     // up before it asks for the name itself.
     if names::strip_search(s) {
-        if let Some(v) = names::rules(s)
+        if let Some(v) = names::rules(s, class)
             && v.ask < ACTION_BLOCK
         {
-            return Asked { action: v.ask, reason: reason::RULE, set: 0, private: 0, bind: false };
+            return Asked { action: v.ask, reason: reason::RULE, set: 0, private: 0, skip: 0, bind: false };
         }
-        if names::sibling(s) {
-            return Asked { action: ACTION_ALLOW, reason: reason::RULE, set: 0, private: 0, bind: false };
+        if names::sibling(s, class) {
+            return Asked { action: ACTION_ALLOW, reason: reason::RULE, set: 0, private: 0, skip: 0, bind: false };
         }
     }
     // Refused; or only watched, and then its addresses are known by its name like any other.
     let bind = !enforcing(config);
-    Asked { action, reason, set, private, bind }
+    Asked { action, reason, set, private, skip, bind }
 }
 
 /// A DNS query on its way to a resolver; whether it may go.
 #[inline(always)]
 pub fn query(ctx: &SkBuffContext, s: *mut Scratch, p: &Packet, st: &SocketState, cookie: u64, config: &Config) -> bool {
     let n = packet::payload(ctx, s, p, 0);
-    let mut asked = Asked { action: ACTION_BLOCK, reason: reason::MALFORMED, set: 0, private: 0, bind: false };
+    let mut asked = Asked { action: ACTION_BLOCK, reason: reason::MALFORMED, set: 0, private: 0, skip: 0, bind: false };
     if n > 12 && p.length < MESSAGE_MAX {
-        asked = judge(s, config);
+        asked = judge(s, st.class, config);
     }
     let refused = asked.action >= ACTION_BLOCK && enforcing(config);
     // The server as the program addressed it, which is what its answers seem to come from; it differs from the packet
@@ -96,7 +97,7 @@ pub fn query(ctx: &SkBuffContext, s: *mut Scratch, p: &Packet, st: &SocketState,
         unsafe {
             (*s).pending = PendingKey { cookie, server, port, id, pad: 0 };
             let (name, bind) = (load(&raw const (*s).hash), asked.bind as u32);
-            let value = PendingValue { name, set: asked.set, private: asked.private, bind, pad: 0 };
+            let value = PendingValue { name, set: asked.set, private: asked.private, bind, skip: asked.skip };
             let _ = PENDING.insert(&(*s).pending, &value, 0);
         }
     }
@@ -143,7 +144,7 @@ pub fn answer(ctx: &SkBuffContext, s: *mut Scratch, p: &Packet, st: &SocketState
         }
         None => count(counter::UNBELIEVED),
     }
-    let asked = Asked { action: ACTION_NONE, reason: reason::RESOLVER, set: 0, private: 0, bind: false };
+    let asked = Asked { action: ACTION_NONE, reason: reason::RESOLVER, set: 0, private: 0, skip: 0, bind: false };
     let t = tuple(st, p.source, p.source_port, p.destination, p.destination_port, &asked);
     emit::payload(s, emit::header(kind::ANSWER, flags, emit::owner_of(st), cookie), t, 0, n, bound);
 }
@@ -190,9 +191,10 @@ fn records(s: *mut Scratch, asked: &PendingValue) -> u32 {
     }
     let slot = slot(s);
     let sets = (asked.private as u64) << 32 | asked.set as u64;
+    let skip = asked.skip as u64;
     let mut whole = true;
     for i in 0..RECORDS {
-        if i >= load(left) || dns_record(slot, sets, asked.name) == 0 {
+        if i >= load(left) || dns_record(slot, sets, asked.name, skip) == 0 {
             whole = false;
             break;
         }
@@ -209,13 +211,13 @@ fn records(s: *mut Scratch, asked: &PendingValue) -> u32 {
 /// once, instead of for each of the records.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn dns_record(slot: u64, sets: u64, name: u64) -> u64 {
+pub extern "C" fn dns_record(slot: u64, sets: u64, name: u64, skip: u64) -> u64 {
     let (Some(s), Some(config)) = (again(slot), config()) else { return 0 };
-    record(s, sets, name, config) as u64
+    record(s, sets, name, skip as u16, config) as u64
 }
 
 #[inline(always)]
-fn record(s: *mut Scratch, sets: u64, name: u64, config: &Config) -> bool {
+fn record(s: *mut Scratch, sets: u64, name: u64, skip: u16, config: &Config) -> bool {
     // SAFETY: fields of this run's slot, in all blocks of this function.
     let length = unsafe { &raw const (*s).length };
     // SAFETY: as above.
@@ -264,7 +266,7 @@ fn record(s: *mut Scratch, sets: u64, name: u64, config: &Config) -> bool {
     }
     if about && class == 1 && ((kind == 1 && size == 4) || (kind == 28 && size == 16)) {
         read_address(s, o, kind == 1);
-        if bind(s, sets, name, ttl, config) {
+        if bind(s, (sets, skip), name, ttl, config) {
             // SAFETY: as above.
             unsafe { store(&raw mut (*s).bindings, load(&raw const (*s).bindings) + 1) }
         }
@@ -336,7 +338,7 @@ fn read_address(s: *mut Scratch, offset: u64, v4: bool) {
 
 /// Binds `s.address` to a name for its TTL, at least the grace.
 #[inline(always)]
-fn bind(s: *mut Scratch, sets: u64, name: u64, ttl: u64, config: &Config) -> bool {
+fn bind(s: *mut Scratch, (sets, skip): (u64, u16), name: u64, ttl: u64, config: &Config) -> bool {
     // SAFETY: `s` is this run's slot; the helper has no preconditions.
     unsafe {
         let mut life = ttl * 1_000_000_000;
@@ -352,7 +354,8 @@ fn bind(s: *mut Scratch, sets: u64, name: u64, ttl: u64, config: &Config) -> boo
         if (sets >> 32) as u32 != set && names::private(&(*s).address) {
             set = (sets >> 32) as u32;
         }
-        if !bind_set(&(*s).address, set, now, expires) || BOUND_NAMES.insert(&(*s).bound, &expires, 0).is_err() {
+        if !bind_set(&(*s).address, (set, skip), now, expires) || BOUND_NAMES.insert(&(*s).bound, &expires, 0).is_err()
+        {
             count(counter::BINDINGS_FULL);
             return false;
         }
@@ -362,10 +365,11 @@ fn bind(s: *mut Scratch, sets: u64, name: u64, ttl: u64, config: &Config) -> boo
 
 /// Adds a set of rules to an address, in the slot that holds it already, an empty or an expired one.
 #[inline(always)]
-fn bind_set(address: &Address, set: u32, now: u64, expires: u64) -> bool {
+fn bind_set(address: &Address, (set, skip): (u32, u16), now: u64, expires: u64) -> bool {
     let Some(b) = BINDINGS.get_ptr_mut(address) else {
-        let mut b = Binding { sets: [0; 8], expires: [0; 8] };
+        let mut b = Binding { sets: [0; 8], skips: [0; 8], expires: [0; 8] };
         b.sets[0] = set;
+        b.skips[0] = skip;
         b.expires[0] = expires;
         return BINDINGS.insert(address, &b, 0).is_ok();
     };
@@ -374,9 +378,11 @@ fn bind_set(address: &Address, set: u32, now: u64, expires: u64) -> bool {
     unsafe {
         for i in 0..8usize {
             let e = (*b).expires[i];
-            if e == 0 || e < now || (*b).sets[i] == set {
-                if e < expires || (*b).sets[i] != set {
+            let same = (*b).sets[i] == set && (*b).skips[i] == skip;
+            if e == 0 || e < now || same {
+                if e < expires || !same {
                     (*b).sets[i] = set;
+                    (*b).skips[i] = skip;
                     (*b).expires[i] = expires;
                 }
                 return true;

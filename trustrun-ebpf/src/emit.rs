@@ -5,11 +5,12 @@ use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_boot_ns},
 };
 use trustrun_common::{
-    Address, FLAG_ENFORCED, FlowEvent, Header, PAYLOAD_MAX, PayloadEvent, SocketState, Tuple, counter, kind,
+    Address, Config, FLAG_CLASS_SHIFT, FLAG_ENFORCED, FlowEvent, Header, PAYLOAD_MAX, PayloadEvent, SocketState, Tuple,
+    counter, kind,
 };
 
 use crate::{
-    maps::{EVENTS, count},
+    maps::{EVENTS, TASKS, count},
     scratch::{Scratch, launder},
 };
 
@@ -22,22 +23,35 @@ pub struct Owner {
     pub tid: u32,
     /// Real user.
     pub uid: u32,
+    /// Its class.
+    pub class: u8,
 }
 
 /// No process is known.
-pub const NOBODY: Owner = Owner { tgid: 0, tid: 0, uid: 0 };
+pub const NOBODY: Owner = Owner { tgid: 0, tid: 0, uid: 0, class: 0 };
 
 /// The current task. Only in hooks that run in its context (6.1 refuses the helper in packet hooks).
 #[inline(always)]
 pub fn owner() -> Owner {
     let id = bpf_get_current_pid_tgid();
-    Owner { tgid: (id >> 32) as u32, tid: id as u32, uid: bpf_get_current_uid_gid() as u32 }
+    Owner { tgid: (id >> 32) as u32, tid: id as u32, uid: bpf_get_current_uid_gid() as u32, class: 0 }
+}
+
+/// The current task with its class.
+#[inline(always)]
+pub fn classified(config: &Config) -> Owner {
+    let mut owner = owner();
+    if config.classes != 0 {
+        // SAFETY: the value is read at once.
+        owner.class = unsafe { TASKS.get(&owner.tgid) }.map_or(0, |class| *class);
+    }
+    owner
 }
 
 /// Whom a socket belongs to.
 #[inline(always)]
 pub fn owner_of(st: &SocketState) -> Owner {
-    Owner { tgid: st.tgid, tid: st.tid, uid: st.uid }
+    Owner { tgid: st.tgid, tid: st.tid, uid: st.uid, class: st.class }
 }
 
 /// A header for now.
@@ -45,6 +59,7 @@ pub fn owner_of(st: &SocketState) -> Owner {
 pub fn header(kind: u16, flags: u16, owner: Owner, cookie: u64) -> Header {
     // SAFETY: the helper has no preconditions.
     let at = unsafe { bpf_ktime_get_boot_ns() };
+    let flags = flags | (owner.class as u16) << FLAG_CLASS_SHIFT;
     Header { kind, flags, tgid: owner.tgid, tid: owner.tid, uid: owner.uid, at, cookie }
 }
 

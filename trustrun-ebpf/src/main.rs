@@ -10,6 +10,7 @@
 #![feature(core_intrinsics)]
 #![allow(internal_features)]
 
+mod classify;
 mod decide;
 mod dns;
 mod emit;

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use trustrun_common::{
     Address, Binding, BoundName, Config, DatagramKey, DatagramState, ListenKey, MODE_ENFORCE, NAME_KEY, NameValue,
-    PendingKey, PendingValue, PortKey, PortValue, SEARCH_MOST, SearchName, SocketState, counter,
+    NetValue, PendingKey, PendingValue, PortKey, PortValue, SEARCH_MOST, SearchName, SocketState, counter,
 };
 
 /// Names of the policy, reversed (`common::NameValue`).
@@ -23,7 +23,7 @@ pub static SEARCH: LpmTrie<[u8; NAME_KEY], u32> = LpmTrie::with_max_entries(32, 
 pub static SEARCH_LIST: Array<SearchName> = Array::with_max_entries(SEARCH_MOST, 0);
 /// Networks of the policy: address to set of rules.
 #[map]
-pub static NETS: LpmTrie<Address, u32> = LpmTrie::with_max_entries(1 << 20, 0);
+pub static NETS: LpmTrie<Address, NetValue> = LpmTrie::with_max_entries(1 << 20, 0);
 /// Addresses that are nobody's on the Internet: there a name's other set counts.
 #[map]
 pub static PRIVATE: LpmTrie<Address, u32> = LpmTrie::with_max_entries(64, 0);
@@ -67,7 +67,7 @@ pub static GATHER: HashMap<u64, Gathered> = HashMap::with_max_entries(512, BPF_F
 #[map]
 pub static SESSION: CgroupArray = CgroupArray::with_max_entries(1, 0);
 
-/// Thread groups of the session, to know one that leaves its cgroup.
+/// Thread groups of the session, to know one that leaves its cgroup; the value is the class of each (`classify`).
 #[map]
 pub static TASKS: HashMap<u32, u8> = HashMap::with_max_entries(1 << 16, BPF_F_NO_PREALLOC);
 

@@ -3,10 +3,11 @@
 use core::ptr::write_volatile;
 
 use aya_ebpf::{helpers::generated::bpf_probe_read_kernel, maps::lpm_trie::Key};
-use trustrun_common::{ACTION_BLOCK, Address, FNV_OFFSET, FNV_PRIME, NAME_KEY, SEARCH_MOST};
+use trustrun_common::{ACTION_BLOCK, ACTION_NONE, Address, FNV_OFFSET, FNV_PRIME, NAME_KEY, SEARCH_MOST, ask_key};
 
 use crate::{
-    maps::{NAMES, PRIVATE, SEARCH, SEARCH_LIST},
+    decide,
+    maps::{NAMES, PORTS, PRIVATE, SEARCH, SEARCH_LIST},
     scratch::{MASK, Scratch, again, byte, load, slot, store},
 };
 
@@ -49,29 +50,41 @@ pub struct Rules {
     /// As in `NameValue`.
     pub private: u32,
     /// As in `NameValue`.
+    pub skip: u32,
+    /// What becomes of a lookup: `ACTION_*`, never none.
     pub ask: u8,
 }
 
-/// The bits of a set's number: each set has an entry in `PORTS` of its own, and those are fewer than 2^22.
-const SET: u32 = (1 << 28) - 1;
-
-/// The policy's rules for the name in `reversed`.
+/// The policy's rules for the name in `reversed`, for a process of a class.
 #[inline(always)]
-pub fn rules(s: *mut Scratch) -> Option<Rules> {
-    let found = names_rules(slot(s));
-    let (set, private) = (found as u32 & SET, (found >> 28) as u32 & SET);
-    if found == 0 { None } else { Some(Rules { set, private, ask: (found >> 56) as u8 }) }
+pub fn rules(s: *mut Scratch, class: u8) -> Option<Rules> {
+    let ask = names_rules(slot(s), class as u64) as u8;
+    if ask == ACTION_NONE {
+        return None;
+    }
+    // SAFETY: fields of this run's slot.
+    let (sets, skip) = unsafe { (load(&raw const (*s).sets), load(&raw const (*s).skip)) };
+    Some(Rules { set: sets as u32, private: (sets >> 32) as u32, skip: skip as u32, ask })
 }
 
-/// [`rules`] as one number; 0 for none, since `ask` never is.
+/// [`rules`]: leaves the sets in `sets` (that at a private address in the high half) and `skip`, and gives what becomes of
+/// a lookup; none where no rule matches.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn names_rules(slot: u64) -> u64 {
-    let Some(key) = again(slot).and_then(key) else { return 0 };
-    match NAMES.get(key) {
-        Some(v) => (v.ask as u64) << 56 | ((v.private & SET) as u64) << 28 | (v.set & SET) as u64,
-        None => 0,
+pub extern "C" fn names_rules(slot: u64, class: u64) -> u64 {
+    let Some(s) = again(slot) else { return 0 };
+    let Some(v) = key(s).and_then(|key| NAMES.get(key)) else { return 0 };
+    // SAFETY: fields of this run's slot.
+    unsafe {
+        store(&raw mut (*s).sets, (v.private as u64) << 32 | v.set as u64);
+        store(&raw mut (*s).skip, v.skip as u64);
     }
+    if v.ask != ACTION_NONE {
+        return v.ask as u64;
+    }
+    let key = ask_key(decide::place(v.set, class as u32 & 255));
+    // What the loader did not fill in is refused.
+    PORTS.get(&Key::new(64, key)).map_or(ACTION_BLOCK, |v| v.action) as u64
 }
 
 /// Whether an address is private, so that a name's other set counts.
@@ -100,7 +113,7 @@ pub fn strip_search(s: *mut Scratch) -> bool {
 /// After `strip_search`: whether what is left may be asked for with some domain of the search list behind it. Who asks
 /// for `db.other` with the list `ns.svc.cluster.local svc.cluster.local` looks it up below the first one first.
 #[inline(always)]
-pub fn sibling(s: *mut Scratch) -> bool {
+pub fn sibling(s: *mut Scratch, class: u8) -> bool {
     // SAFETY: fields of this run's slot; `at` is tested, and `reversed` is longer than 256 + 4 + 255.
     unsafe {
         store(&raw mut (*s).start, load(&raw const (*s).at));
@@ -116,7 +129,7 @@ pub fn sibling(s: *mut Scratch) -> bool {
                 return false;
             }
             store(&raw mut (*s).at, at);
-            if let Some(v) = rules(s)
+            if let Some(v) = rules(s, class)
                 && v.ask < ACTION_BLOCK
             {
                 return true;

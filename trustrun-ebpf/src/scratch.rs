@@ -55,6 +55,10 @@ pub struct Scratch {
     pub next: u64,
     /// How many addresses an answer bound.
     pub bindings: u64,
+    /// Sets of rules of a name: that at a private address in the high half.
+    pub sets: u64,
+    /// `NameValue::skip` of that name.
+    pub skip: u64,
     /// Two names, to be compared.
     pub pair: [[u64; 32]; 2],
     /// For lookups.

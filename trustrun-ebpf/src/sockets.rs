@@ -31,6 +31,7 @@ pub fn known(protocol: u8, owner: Owner) -> SocketState {
         stage: STAGE_DONE,
         flags: 0,
         local_port: 0,
+        class: owner.class,
         pad: 0,
         sent: 0,
         received: 0,

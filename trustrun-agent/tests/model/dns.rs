@@ -71,7 +71,7 @@ pub(crate) fn asked(m: &[u8], matcher: &Matcher, search: &[String]) -> Asked {
     if !matcher.decide_query(&name).action.refuses() {
         return Asked::Sent { id, name, bind: true };
     }
-    match matcher.is_search_expansion(&name, search) {
+    match matcher.is_search_expansion(trustrun_policy::Class::default(), &name, search) {
         Some(_) => Asked::Sent { id, name, bind: false },
         None => Asked::Refused,
     }

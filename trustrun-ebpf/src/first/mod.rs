@@ -12,9 +12,9 @@ mod read;
 
 use aya_ebpf::{helpers::bpf_probe_read_kernel_buf, programs::SkBuffContext};
 use trustrun_common::{
-    ACTION_ALLOW, ACTION_BLOCK, ACTION_NONE, Address, BoundName, Config, FLAG_ENFORCED, FLAG_OUTGOING, SOCKET_BY_NAME,
-    SOCKET_NEEDS_NAME, STAGE_DONE, STAGE_FIRST, STAGE_HELLO, STAGE_SECOND, STAGE_SOCKS, SocketState, counter, kind,
-    reason,
+    ACTION_ALLOW, ACTION_BLOCK, ACTION_NONE, Address, BoundName, Config, FLAG_ENFORCED, FLAG_OUTGOING, SET_DEPENDS,
+    SOCKET_BY_NAME, SOCKET_NEEDS_NAME, STAGE_DONE, STAGE_FIRST, STAGE_HELLO, STAGE_SECOND, STAGE_SOCKS, SocketState,
+    counter, kind, reason,
 };
 
 use crate::{
@@ -175,12 +175,13 @@ fn keep(s: *mut Scratch, cookie: u64) -> bool {
 #[inline(always)]
 fn judge(s: *mut Scratch, st: *mut SocketState, config: &Config) -> Decision {
     // SAFETY: a live map value and this run's slot, in all blocks of this function.
-    let (what, flags, port, granted) = unsafe { (load(&raw const (*s).what), (*st).flags, (*st).port, (*st).action) };
+    let (what, flags, port, granted, class) =
+        unsafe { (load(&raw const (*s).what), (*st).flags, (*st).port, (*st).action, (*st).class) };
     let nothing = Decision::new(ACTION_NONE, reason::DEFAULT);
     if what == ADDRESS {
         // SAFETY: as above.
         let (address, port): (Address, u64) = unsafe { ((*s).address, load(&raw const (*s).port)) };
-        return claim(decide::claimed_address(&address, port as u16, config));
+        return claim(decide::claimed_address(&address, class, port as u16, config));
     }
     if what == OPAQUE && enforcing(config) {
         // Also where an address rule granted the proxy: that says nothing of whom it is asked for.
@@ -193,7 +194,7 @@ fn judge(s: *mut Scratch, st: *mut SocketState, config: &Config) -> Decision {
         }
         return nothing;
     }
-    let set = match names::rules(s) {
+    let set = match names::rules(s, class) {
         // SAFETY: as above.
         Some(v) if what == SNI && v.private != v.set && names::private(unsafe { &(*st).peer }) => v.private,
         Some(v) => v.set,
@@ -201,7 +202,12 @@ fn judge(s: *mut Scratch, st: *mut SocketState, config: &Config) -> Decision {
     };
     // SAFETY: as above.
     let port = if what == SNI { port } else { unsafe { load(&raw const (*s).port) as u16 } };
-    let d = decide::name(set, 6, port, config);
+    let mut case = class as u32;
+    if what == SNI && set & SET_DEPENDS != 0 {
+        // SAFETY: as above.
+        case += decide::skip(unsafe { &(*st).peer });
+    }
+    let d = decide::name(set, case, 6, port, config);
     if what != SNI {
         return claim(d);
     }

@@ -129,6 +129,7 @@ fn connect(ctx: &SockAddrContext, to: Address, config: &Config, answered: bool) 
     let (port, cookie) =
         unsafe { (u16::from_be((*ctx.sock_addr).user_port as u16), bpf_get_socket_cookie(ctx.as_ptr())) };
     let resolver = decide::resolver(&to, port);
+    let owner = emit::classified(config);
     let d = if resolver {
         let unread = protocol == 6 && !answered && enforcing(config);
         Decision::new(if unread { ACTION_BLOCK } else { ACTION_ALLOW }, reason::RESOLVER)
@@ -139,9 +140,8 @@ fn connect(ctx: &SockAddrContext, to: Address, config: &Config, answered: bool) 
         // answers meanwhile.
         Decision { flags: SOCKET_NOBODY, ..Decision::new(ACTION_ALLOW, reason::INTERNAL) }
     } else {
-        decide::destination(&to, protocol, port)
+        decide::destination(&to, owner.class, protocol, port)
     };
-    let owner = emit::owner();
     let (sequence, earlier, local, local_port) = match SOCKETS.get_ptr_mut(&cookie) {
         // SAFETY: a live map value.
         Some(st) => unsafe {

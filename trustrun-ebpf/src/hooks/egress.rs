@@ -315,12 +315,12 @@ fn other(s: *mut Scratch, p: &Packet, cookie: u64, config: &Config) -> bool {
             return !refuses((*known).action, config);
         }
     }
-    let d = decide::destination(&p.destination, p.protocol, p.destination_port);
     let owner = match SOCKETS.get_ptr_mut(&cookie) {
         // SAFETY: a live map value.
         Some(st) => unsafe { emit::owner_of(&*st) },
         None => emit::NOBODY,
     };
+    let d = decide::destination(&p.destination, owner.class, p.protocol, p.destination_port);
     insert(key, &d, DIRECTION_OUT, owner, 0);
     tell_packet(p, cookie, owner, &d, config);
     !d.refused(config)

@@ -60,7 +60,7 @@ fn bound(ctx: &SockContext, local: &Address, hook: u32) {
     {
         unlistens(&before.local, before.local_port, 17);
     }
-    let owner = emit::owner();
+    let owner = emit::classified(config);
     let st = SocketState { local: *local, local_port: port as u16, ..sockets::known(protocol as u8, owner) };
     // Without an entry nothing would forget the listener, and whoever takes its port afterwards would be taken for it.
     if !sockets::keep(cookie, &st) || protocol == 6 {

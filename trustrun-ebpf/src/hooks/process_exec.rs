@@ -15,7 +15,8 @@ use aya_ebpf::{
 use trustrun_common::{ARGV_MAX, Config, ExecEvent, FLAG_CUT, MODE_OFF, PATH_MAX, counter, hook, kind};
 
 use crate::{
-    emit,
+    classify::{self, ARGUMENTS, Read},
+    emit::{self, Owner},
     maps::{SESSION, TASKS, config, count, hit},
     scratch::{self, Scratch, launder},
 };
@@ -35,16 +36,29 @@ pub fn process_exec(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     hit(config, hook::EXEC);
-    if TASKS.insert(&emit::owner().tgid, &1, 0).is_err() {
+    let mut owner = emit::owner();
+    // Not classified until it is known what it is.
+    if TASKS.insert(&owner.tgid, &owner.class, 0).is_err() {
         count(counter::TASKS_FULL);
     }
     let Some(s) = scratch::take() else { return 0 };
-    tell(&ctx, s, config);
+    let began = scratch::token(s);
+    let Some(size) = read(&ctx, s, config) else { return 0 };
+    if config.classes != 0 {
+        let class = classify::process(ctx.arg(0), s, size, config);
+        // The arguments may be another's.
+        if scratch::token(s) == began {
+            owner.class = class;
+            let _ = TASKS.insert(&owner.tgid, &class, 0);
+        }
+    }
+    tell(s, size, owner);
     0
 }
 
+/// Puts path and arguments into the payload.
 #[inline(always)]
-fn tell(ctx: &RawTracePointContext, s: *mut Scratch, config: &Config) {
+fn read(ctx: &RawTracePointContext, s: *mut Scratch, config: &Config) -> Option<Read> {
     const EXEC: usize = size_of::<ExecEvent>();
     let (task, bprm): (usize, usize) = (ctx.arg(0), ctx.arg(2));
     let o = &config.offsets;
@@ -72,17 +86,26 @@ fn tell(ctx: &RawTracePointContext, s: *mut Scratch, config: &Config) {
             }
             size = launder(s, size) & (2 * ARGV_MAX as u64 - 1);
             if size > ARGV_MAX as u64 {
-                return;
+                return None;
             }
-            if bpf_probe_read_user(base.add(EXEC + PATH_MAX).cast(), size as u32, start as *const _) != 0 {
+            if bpf_probe_read_user(base.add(ARGUMENTS).cast(), size as u32, start as *const _) != 0 {
                 size = 0;
                 flags |= FLAG_CUT;
             }
         }
-        let header = emit::header(kind::EXEC, flags, emit::owner(), 0);
+        Some(Read { exe, arguments: size, flags })
+    }
+}
+
+#[inline(always)]
+fn tell(s: *mut Scratch, read: Read, owner: Owner) {
+    // SAFETY: `payload` is longer than what is told.
+    unsafe {
+        let base = (&raw mut (*s).payload).cast::<u8>();
+        let header = emit::header(kind::EXEC, read.flags, owner, 0);
         let wake = emit::wake(&header);
-        base.cast::<ExecEvent>().write_unaligned(ExecEvent { header, exe, argv: size as u32 });
-        let total = launder(s, size) & (2 * ARGV_MAX as u64 - 1);
-        emit::output(base, (EXEC + PATH_MAX) as u64 + total, wake);
+        base.cast::<ExecEvent>().write_unaligned(ExecEvent { header, exe: read.exe, argv: read.arguments as u32 });
+        let total = launder(s, read.arguments) & (2 * ARGV_MAX as u64 - 1);
+        emit::output(base, ARGUMENTS as u64 + total, wake);
     }
 }

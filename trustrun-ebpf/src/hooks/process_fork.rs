@@ -30,10 +30,12 @@ pub fn process_fork(ctx: RawTracePointContext) -> i32 {
     };
     let (Ok(tgid), Ok(tid)) = (tgid, tid) else { return 0 };
     if tgid == tid {
-        if TASKS.insert(&tgid, &1, 0).is_err() {
+        // What its parent may, it may.
+        let owner = emit::classified(config);
+        if TASKS.insert(&tgid, &owner.class, 0).is_err() {
             count(counter::TASKS_FULL);
         }
-        let header = emit::header(kind::FORK, 0, emit::owner(), 0);
+        let header = emit::header(kind::FORK, 0, owner, 0);
         let wake = emit::wake(&header);
         emit::record(TaskEvent { header, value: tgid as u64 }, wake);
     }

@@ -69,7 +69,7 @@ fn tell(ctx: &RawTracePointContext, s: *mut Scratch, moved: u32, config: &Config
             bpf_send_signal(SIGKILL);
             flags = FLAG_ENFORCED;
         }
-        let header = emit::header(kind::MOVED, flags, Owner { tgid: moved, tid: moved, uid: 0 }, 0);
+        let header = emit::header(kind::MOVED, flags, Owner { tgid: moved, tid: moved, uid: 0, class: 0 }, 0);
         let wake = emit::wake(&header);
         base.cast::<ExecEvent>().write_unaligned(ExecEvent { header, exe, argv: 0 });
         emit::output(base, (EXEC + PATH_MAX) as u64, wake);

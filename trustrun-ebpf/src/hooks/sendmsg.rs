@@ -45,7 +45,7 @@ fn send(ctx: &SockAddrContext, to: Address, hook: u32) -> i32 {
     // SAFETY: the context's field and the program's own context.
     let (port, cookie) =
         unsafe { (u16::from_be((*ctx.sock_addr).user_port as u16), bpf_get_socket_cookie(ctx.as_ptr())) };
-    let owner = emit::owner();
+    let owner = emit::classified(config);
     let resolver = decide::resolver(&to, port);
     if !remember(cookie, &to, port, protocol, owner, resolver) {
         return !enforcing(config) as i32;
@@ -61,7 +61,7 @@ fn send(ctx: &SockAddrContext, to: Address, hook: u32) -> i32 {
     let d = if decide::internal(&to, protocol, port) {
         Decision::new(ACTION_ALLOW, reason::INTERNAL)
     } else {
-        decide::destination(&to, protocol, port)
+        decide::destination(&to, owner.class, protocol, port)
     };
     datagram_opened(&key, protocol, owner, &d, config) as i32
 }
@@ -81,6 +81,7 @@ fn remember(cookie: u64, to: &Address, port: u16, protocol: u8, owner: Owner, re
             (*st).tgid = owner.tgid;
             (*st).tid = owner.tid;
             (*st).uid = owner.uid;
+            (*st).class = owner.class;
         }
         return true;
     }

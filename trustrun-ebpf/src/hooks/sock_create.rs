@@ -33,7 +33,7 @@ pub fn sock_create(ctx: SockContext) -> i32 {
     let icmp = (protocol == 1 || protocol == 58) && config.kinds & KIND_ICMP != 0;
     let action = if icmp { ACTION_ALLOW } else { ACTION_BLOCK };
     let refused = action >= ACTION_BLOCK && enforcing(config);
-    let owner = emit::owner();
+    let owner = emit::classified(config);
     // SAFETY: the program's own context.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     let st =

@@ -110,7 +110,7 @@ fn established(ctx: &SockOpsContext, config: &Config) {
         emit::flow(emit::header(kind::ESTABLISHED, 0, emit::owner_of(&*st), cookie), t, 0, 0);
         if (*st).flags & SOCKET_NOBODY != 0 && !decide::internal(&(*st).peer, 6, (*st).port) {
             // Somebody outside began to listen between the connect and its arrival: judged as any destination.
-            let d = decide::destination(&(*st).peer, 6, (*st).port);
+            let d = decide::destination(&(*st).peer, (*st).class, 6, (*st).port);
             (*st).action = d.action;
             (*st).reason = d.reason;
             (*st).rule = d.rule;

@@ -4,7 +4,7 @@
 
 use std::{fs, path::Path};
 
-use trustrun_common::{Offsets, UnixOffsets};
+use trustrun_common::{FileOffsets, Offsets, UnixOffsets};
 
 use crate::GuardError;
 
@@ -38,6 +38,27 @@ pub(crate) fn offsets() -> Result<(Offsets, Option<UnixOffsets>), GuardError> {
         root_hierarchy: root[0],
     };
     Ok((offsets, unix_offsets(&btf).ok()))
+}
+
+/// Where an executable's inode is found.
+///
+/// # Errors
+/// If the kernel has no BTF or lacks a member.
+pub(crate) fn file_offsets() -> Result<FileOffsets, GuardError> {
+    let path = Path::new(PATH);
+    let bytes = fs::read(path).map_err(GuardError::file("reading", path))?;
+    let btf = Btf::index(&bytes).ok_or_else(|| GuardError::Btf { what: "a readable header".into() })?;
+    let one = |structure, member| Ok::<u32, GuardError>(btf.members(structure, &[member])?[0]);
+    Ok(FileOffsets {
+        mm_exe_file: one("mm_struct", "exe_file")?,
+        file_dentry: one("file", "f_path")? + one("path", "dentry")?,
+        dentry_parent: one("dentry", "d_parent")?,
+        dentry_inode: one("dentry", "d_inode")?,
+        inode_number: one("inode", "i_ino")?,
+        inode_super: one("inode", "i_sb")?,
+        super_device: one("super_block", "s_dev")?,
+        pad: 0,
+    })
 }
 
 /// Fails where unix sockets are a module of their own, or the kernel is older than 6.1.

@@ -23,6 +23,8 @@ pub struct Plan {
     pub session: String,
     /// The policy as kernel tables; `None` to observe without one.
     pub tables: Option<trustrun_policy::Tables>,
+    /// How processes are told apart; `None` where no rule does.
+    pub conditions: Option<crate::Conditions>,
     /// Whether refusals are carried out.
     pub enforce: bool,
     /// Resolvers of the target.

@@ -13,6 +13,7 @@ mod btf;
 mod cgroup;
 mod channel;
 mod child;
+mod classes;
 #[cfg(feature = "ebpf")]
 mod destroy;
 mod error;
@@ -41,6 +42,7 @@ mod sys;
 pub use cgroup::{Cgroup, Hierarchy};
 pub use channel::Channel;
 pub use child::{Child, Ended, Identity, Launch};
+pub use classes::{ConditionError, Conditions};
 pub use error::GuardError;
 pub use guard::{Engine, EngineLink, Guard, Outcome, Plan, Sizes, TABLES, start};
 pub use kernel::{MINIMUM, OPTIONAL, Release};

@@ -40,6 +40,8 @@ pub(crate) struct Session {
     default: Option<u8>,
     loaded: Loaded,
     watch: Watch,
+    /// Keeps the executables of conditions from losing their inodes to others.
+    _conditions: Option<crate::Conditions>,
     dns_grace: Duration,
     /// When the target could first do something, and whether it is a root that is held.
     since: (Since, bool),
@@ -61,6 +63,9 @@ impl Session {
             loaded.fill(tables, &plan.resolvers, &plan.search)?;
         } else {
             loaded.fill(&observe_all(), &plan.resolvers, &plan.search)?;
+        }
+        if let Some(conditions) = &plan.conditions {
+            loaded.classify(conditions)?;
         }
         let default = plan.tables.as_ref().filter(|_| plan.enforce).map(|t| t.default);
         for (address, name) in &plan.hosts {
@@ -103,6 +108,7 @@ impl Session {
             return Err(GuardError::System { what: "telling the foreground", source });
         }
         let (cgroup, wait_all, dns_grace) = (cgroup.clone(), plan.wait_all, plan.dns_grace);
+        let conditions = plan.conditions;
         Ok(Self {
             cgroup,
             foreground,
@@ -113,6 +119,7 @@ impl Session {
             default,
             loaded,
             watch,
+            _conditions: conditions,
             dns_grace,
             since,
             _held: held,

@@ -49,6 +49,8 @@ pub struct ProcessId {
     pub tid: u32,
     /// Effective user id.
     pub uid: u32,
+    /// Its class by the conditions of the policy's rules; 0 where it has none.
+    pub class: u8,
 }
 
 /// A connection's identity and both ends.

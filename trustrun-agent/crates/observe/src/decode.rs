@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use trustrun_common::{
-    Address, ExecEvent, FLAG_CUT, FLAG_ENFORCED, FLAG_OUTGOING, FLAG_RESOLVER, FlowEvent, Header, PATH_MAX,
-    PayloadEvent, TaskEvent, Tuple, UNIX_NAME, kind, reason,
+    Address, ExecEvent, FLAG_CLASS_SHIFT, FLAG_CUT, FLAG_ENFORCED, FLAG_OUTGOING, FLAG_RESOLVER, FlowEvent, Header,
+    PATH_MAX, PayloadEvent, TaskEvent, Tuple, UNIX_NAME, kind, reason,
 };
 use trustrun_model::{
     Action, Decided, Direction, Fact, Flow, FlowId, LookupRefusal, Observation, ProcessId, Protocol, Reason, SensorKind,
@@ -147,7 +147,12 @@ pub fn decode(bytes: &[u8], clock: &Clock) -> Result<Observation, DecodeError> {
         }
         other => return Err(DecodeError::Unknown { what: "kind", found: u64::from(other) }),
     };
-    let process = ProcessId { tgid: header.tgid, tid: header.tid, uid: header.uid };
+    let process = ProcessId {
+        tgid: header.tgid,
+        tid: header.tid,
+        uid: header.uid,
+        class: (header.flags >> FLAG_CLASS_SHIFT) as u8,
+    };
     Ok(Observation { at: clock.at(header.at), sensor: SensorKind::Ebpf, process, fact })
 }
 
@@ -309,7 +314,7 @@ mod tests {
         b.extend(area);
         b.extend(b"true\0a b\0");
         let o = decode(&b, &Clock::new()).unwrap();
-        assert_eq!(o.process, ProcessId { tgid: 7, tid: 8, uid: 1000 });
+        assert_eq!(o.process, ProcessId { tgid: 7, tid: 8, uid: 1000, class: 0 });
         let wanted = Fact::Exec { exe: "/bin/true".into(), argv: vec!["true".into(), "a b".into()], truncated: false };
         assert_eq!(o.fact, wanted);
     }

@@ -5,10 +5,12 @@
 //! Nothing here touches the system: files are opened by whom the caller names, and the day is told.
 
 mod canonical;
+mod classes;
 mod compose;
 mod document;
 mod encrypted_dns;
 mod error;
+mod exceptions;
 mod fault;
 mod learn;
 mod lint;
@@ -20,6 +22,7 @@ mod ports;
 mod presets;
 mod private;
 mod query;
+mod rank;
 mod rule;
 mod socket_path;
 mod suggest;
@@ -28,6 +31,7 @@ mod targets;
 mod text;
 mod yaml;
 
+pub use classes::{Class, Classes, MAX_CLASSES};
 pub use compose::{Composer, Named, NoFiles, Opened, Opener};
 pub use document::{Capture, Head, Kind};
 pub use encrypted_dns::ENCRYPTED_DNS;

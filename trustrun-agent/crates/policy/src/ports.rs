@@ -1,21 +1,23 @@
 //! What the rules of one target say about protocols and ports: disjoint spans, the most severe rule of each.
 
-use std::{cmp::Ordering, collections::BinaryHeap};
+use std::{borrow::Cow, cmp::Ordering, collections::BinaryHeap};
 
 use trustrun_model::{Action, Protocol};
-
-use crate::RuleIndex;
 
 /// One rule's word on a destination. Greater is what wins: the more severe action, then the earlier rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Hit {
     pub(crate) action: Action,
-    pub(crate) rule: RuleIndex,
+    /// The rule's place in the order that decides between equals (`rank`).
+    pub(crate) rank: u32,
+    /// Only rules with a condition speak here, and it is not known whether it holds: the default counts too.
+    pub(crate) weak: bool,
 }
 
 impl Ord for Hit {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.action.cmp(&other.action).then_with(|| other.rule.cmp(&self.rule))
+        let by_rank = || other.rank.cmp(&self.rank);
+        self.action.cmp(&other.action).then_with(by_rank).then_with(|| other.weak.cmp(&self.weak))
     }
 }
 
@@ -25,20 +27,54 @@ impl PartialOrd for Hit {
     }
 }
 
-/// A hit on the ports `lo..=hi` of one protocol.
+/// Ports `lo..=hi` of a protocol; of every protocol, and then every port, where there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Reach {
+    pub(crate) protocol: Option<Protocol>,
+    pub(crate) lo: u16,
+    pub(crate) hi: u16,
+}
+
+impl Reach {
+    /// Whether nothing of `other` is outside it.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        self.protocol.is_none() || (self.protocol == other.protocol && self.lo <= other.lo && other.hi <= self.hi)
+    }
+
+    /// Whether some protocol and port is in both.
+    pub(crate) fn meets(&self, other: &Self) -> bool {
+        let same = self.protocol.is_none() || other.protocol.is_none() || self.protocol == other.protocol;
+        same && self.lo <= other.hi && other.lo <= self.hi
+    }
+
+    /// Whether it speaks about a protocol and port.
+    pub(crate) fn has(&self, protocol: Protocol, port: u16) -> bool {
+        self.protocol.is_none_or(|p| p == protocol) && (self.lo..=self.hi).contains(&port)
+    }
+}
+
+/// What is said about the ports `lo..=hi` of one protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Span {
     pub(crate) lo: u16,
     pub(crate) hi: u16,
-    pub(crate) hit: Hit,
+    /// None is silence, where `every` would speak.
+    pub(crate) hit: Option<Hit>,
+}
+
+/// A span that somebody speaks about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Said {
+    lo: u16,
+    hi: u16,
+    hit: Hit,
 }
 
 /// One pattern's word, before its target's words are put together.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Entry {
-    /// None is every protocol, and then every port.
-    pub(crate) protocol: Option<Protocol>,
-    pub(crate) span: Span,
+    pub(crate) reach: Reach,
+    pub(crate) hit: Hit,
 }
 
 /// What rules say about every protocol and port. Two tables that say the same are equal: spans are disjoint, sorted,
@@ -55,65 +91,160 @@ pub(crate) struct PortTable {
 impl PortTable {
     /// Puts the words of one target's patterns together.
     pub(crate) fn new(entries: &[Entry]) -> Self {
-        let every = entries.iter().filter(|e| e.protocol.is_none()).map(|e| e.span.hit).max();
-        let mut spans: Vec<(u8, Span)> =
-            entries.iter().filter_map(|e| e.protocol.map(|p| (p.number(), e.span))).collect();
+        let every = entries.iter().filter(|e| e.reach.protocol.is_none()).map(|e| e.hit).max();
+        let said =
+            |e: &Entry| e.reach.protocol.map(|p| (p.number(), Said { lo: e.reach.lo, hi: e.reach.hi, hit: e.hit }));
+        let mut spans: Vec<(u8, Said)> = entries.iter().filter_map(said).collect();
         spans.sort_by_key(|(protocol, _)| *protocol);
-        Self::assemble(every, spans)
+        let mut table = Self { every, protocols: Vec::new() };
+        for group in spans.chunk_by(|a, b| a.0 == b.0) {
+            let mut said: Vec<Said> = group.iter().map(|(_, span)| *span).collect();
+            said.extend(every.map(|hit| Said { lo: 0, hi: u16::MAX, hit }));
+            table.push(group[0].0, sweep(said));
+        }
+        table
     }
 
     /// The table of two targets that both match.
     pub(crate) fn merge(&self, other: &Self) -> Self {
-        let mut spans: Vec<(u8, Span)> = [self, other]
-            .into_iter()
-            .flat_map(|t| &t.protocols)
-            .flat_map(|(protocol, spans)| spans.iter().map(|s| (*protocol, *s)))
-            .collect();
-        spans.sort_by_key(|(protocol, _)| *protocol);
-        Self::assemble(self.every.max(other.every), spans)
+        let mut table = Self { every: self.every.max(other.every), protocols: Vec::new() };
+        for protocol in self.numbers(other) {
+            let mut said = self.said(protocol);
+            said.extend(other.said(protocol));
+            table.push(protocol, sweep(said));
+        }
+        table
     }
 
-    /// `spans` sorted by protocol.
-    fn assemble(every: Option<Hit>, spans: Vec<(u8, Span)>) -> Self {
-        let mut protocols = Vec::new();
-        for group in spans.chunk_by(|a, b| a.0 == b.0) {
-            let mut said: Vec<Span> = group.iter().map(|(_, span)| *span).collect();
-            said.extend(every.map(|hit| Span { lo: 0, hi: u16::MAX, hit }));
-            let mut flat = sweep(said);
-            flat.retain(|s| Some(s.hit) != every);
-            if !flat.is_empty() {
-                protocols.push((group[0].0, flat));
+    /// The table without what an exception takes out.
+    pub(crate) fn without<'a>(&self, holes: impl IntoIterator<Item = &'a Reach>) -> Self {
+        let mut table = Cow::Borrowed(self);
+        for hole in holes {
+            let Some(protocol) = hole.protocol else { return Self::default() };
+            table = Cow::Owned(table.cut(protocol.number(), hole));
+        }
+        table.into_owned()
+    }
+
+    fn cut(&self, number: u8, hole: &Reach) -> Self {
+        let mut table = Self { every: self.every, protocols: Vec::new() };
+        for protocol in self.numbers(&Self { every: None, protocols: vec![(number, Vec::new())] }) {
+            let mut said = self.said(protocol);
+            if protocol == number {
+                said = said.into_iter().flat_map(|s| outside(s, hole)).collect();
+            }
+            table.push(protocol, said);
+        }
+        table
+    }
+
+    /// The same words, weak where `sure`, which says no more than this table, is silent.
+    pub(crate) fn weak_beyond(&self, sure: &Self) -> Self {
+        let mark = |hit: Hit, weak| Hit { weak, ..hit };
+        let every = self.every.map(|hit| mark(hit, sure.every.is_none()));
+        let mut table = Self { every, protocols: Vec::new() };
+        for protocol in self.numbers(sure) {
+            let (known, mut spans) = (sure.said(protocol), Vec::new());
+            for span in self.said(protocol) {
+                let mut piece = |lo: u32, hi: u32, weak| {
+                    if lo <= hi {
+                        spans.push(Said { lo: lo as u16, hi: hi as u16, hit: mark(span.hit, weak) });
+                    }
+                };
+                let (mut at, last) = (u32::from(span.lo), u32::from(span.hi));
+                for known in known.iter().filter(|k| k.lo <= span.hi && span.lo <= k.hi) {
+                    let (lo, hi) = (at.max(known.lo.into()), last.min(known.hi.into()));
+                    if at < lo {
+                        piece(at, lo - 1, true);
+                    }
+                    piece(lo, hi, false);
+                    at = hi + 1;
+                }
+                piece(at, last, true);
+            }
+            table.push(protocol, joined(spans));
+        }
+        table
+    }
+
+    /// Adds a protocol, about whose ports `said` is all that is said: disjoint and in order.
+    fn push(&mut self, protocol: u8, said: Vec<Said>) {
+        let mut spans = Vec::with_capacity(said.len());
+        // The ports before `end`, which is a port or one past the last.
+        let silence = |lo: u32, end: u32, spans: &mut Vec<Span>| {
+            if self.every.is_some() && lo < end {
+                spans.push(Span { lo: lo as u16, hi: (end - 1) as u16, hit: None });
+            }
+        };
+        let mut next = 0;
+        for span in said {
+            silence(next, u32::from(span.lo), &mut spans);
+            next = u32::from(span.hi) + 1;
+            if Some(span.hit) != self.every {
+                spans.push(Span { lo: span.lo, hi: span.hi, hit: Some(span.hit) });
             }
         }
-        Self { every, protocols }
+        silence(next, 1 << 16, &mut spans);
+        if !spans.is_empty() {
+            self.protocols.push((protocol, spans));
+        }
+    }
+
+    /// The protocols that either speaks of, ascending.
+    fn numbers(&self, other: &Self) -> Vec<u8> {
+        let mut numbers: Vec<u8> = self.protocols.iter().chain(&other.protocols).map(|(n, _)| *n).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
+    }
+
+    /// All that is said about the ports of a protocol: disjoint and in order.
+    fn said(&self, protocol: u8) -> Vec<Said> {
+        let mut said = Vec::new();
+        let mut next = 0;
+        let gap = |lo: u32, hi: u32, said: &mut Vec<Said>| {
+            if let Some(hit) = self.every.filter(|_| lo < hi) {
+                said.push(Said { lo: lo as u16, hi: (hi - 1) as u16, hit });
+            }
+        };
+        for span in self.spans(protocol) {
+            gap(next, u32::from(span.lo), &mut said);
+            said.extend(span.hit.map(|hit| Said { lo: span.lo, hi: span.hi, hit }));
+            next = u32::from(span.hi) + 1;
+        }
+        gap(next, 1 << 16, &mut said);
+        said
     }
 
     /// What is said about one protocol and port.
     pub(crate) fn lookup(&self, protocol: Protocol, port: u16) -> Option<Hit> {
         let spans = self.spans(protocol.number());
         let at = spans.partition_point(|s| s.hi < port);
-        spans.get(at).filter(|s| s.lo <= port).map(|s| s.hit).or(self.every)
+        match spans.get(at).filter(|s| s.lo <= port) {
+            Some(span) => span.hit,
+            None => self.every,
+        }
     }
 
     /// Every hit that holds somewhere.
     pub(crate) fn hits(&self) -> impl Iterator<Item = Hit> {
-        self.protocols.iter().flat_map(|(_, spans)| spans.iter().map(|s| s.hit)).chain(self.every)
+        self.protocols.iter().flat_map(|(_, spans)| spans.iter().filter_map(|s| s.hit)).chain(self.every)
     }
 
     /// Every hit that holds somewhere on a protocol.
     pub(crate) fn hits_of(&self, protocol: Protocol) -> impl Iterator<Item = Hit> {
-        // Spans that take all ports leave none for `every`.
-        let every = self.every.filter(|_| self.ports_in_spans(protocol) <= u32::from(u16::MAX));
-        self.spans(protocol.number()).iter().map(|s| s.hit).chain(every)
+        self.said(protocol.number()).into_iter().map(|s| s.hit)
     }
 
     /// Whether something is said about every port of a protocol.
     pub(crate) fn covers(&self, protocol: Protocol) -> bool {
-        self.every.is_some() || self.ports_in_spans(protocol) > u32::from(u16::MAX)
+        self.said(protocol.number()).iter().map(|s| u32::from(s.hi) - u32::from(s.lo) + 1).sum::<u32>()
+            > u32::from(u16::MAX)
     }
 
-    fn ports_in_spans(&self, protocol: Protocol) -> u32 {
-        self.spans(protocol.number()).iter().map(|s| u32::from(s.hi) - u32::from(s.lo) + 1).sum()
+    /// How many spans there are.
+    pub(crate) fn spans_in_all(&self) -> usize {
+        self.protocols.iter().map(|(_, spans)| spans.len()).sum()
     }
 
     fn spans(&self, protocol: u8) -> &[Span] {
@@ -124,8 +255,27 @@ impl PortTable {
     }
 }
 
+/// What is left of a span outside a hole.
+fn outside(span: Said, hole: &Reach) -> impl Iterator<Item = Said> {
+    let below = hole.lo.checked_sub(1).map(|hi| Said { hi: hi.min(span.hi), ..span });
+    let above = hole.hi.checked_add(1).map(|lo| Said { lo: lo.max(span.lo), ..span });
+    below.into_iter().chain(above).filter(|s| s.lo <= s.hi)
+}
+
+/// Joins spans that touch and agree.
+fn joined(spans: Vec<Said>) -> Vec<Said> {
+    let mut flat: Vec<Said> = Vec::with_capacity(spans.len());
+    for span in spans {
+        match flat.last_mut() {
+            Some(last) if last.hit == span.hit && u32::from(last.hi) + 1 == u32::from(span.lo) => last.hi = span.hi,
+            _ => flat.push(span),
+        }
+    }
+    flat
+}
+
 /// Spans that overlap to spans that do not: at each port the greatest hit. Touching equal spans are joined.
-fn sweep(mut spans: Vec<Span>) -> Vec<Span> {
+fn sweep(mut spans: Vec<Said>) -> Vec<Said> {
     if spans.len() <= 1 {
         return spans;
     }
@@ -136,7 +286,7 @@ fn sweep(mut spans: Vec<Span>) -> Vec<Span> {
     spans.sort_unstable_by_key(|s| s.lo);
     let mut coming = spans.into_iter().peekable();
     let mut open: BinaryHeap<(Hit, u16)> = BinaryHeap::new();
-    let mut flat: Vec<Span> = Vec::new();
+    let mut flat: Vec<Said> = Vec::new();
     for pair in edges.windows(2) {
         let (lo, hi) = (pair[0], pair[1] - 1);
         while let Some(span) = coming.next_if(|s| u32::from(s.lo) <= lo) {
@@ -148,12 +298,9 @@ fn sweep(mut spans: Vec<Span>) -> Vec<Span> {
         let Some(&(hit, _)) = open.peek() else { continue };
         // Both are edges below 65536, so they are ports.
         let (lo, hi) = (lo as u16, hi as u16);
-        match flat.last_mut() {
-            Some(last) if last.hit == hit && u32::from(last.hi) + 1 == u32::from(lo) => last.hi = hi,
-            _ => flat.push(Span { lo, hi, hit }),
-        }
+        flat.push(Said { lo, hi, hit });
     }
-    flat
+    joined(flat)
 }
 
 /// The prefixes of 16 bits that make up `lo..=hi`: first port and length of each.
@@ -187,7 +334,7 @@ mod tests {
 
     #[test]
     fn the_most_severe_span_wins_where_spans_overlap() {
-        let span = |lo, hi, action, rule| Span { lo, hi, hit: Hit { action, rule: RuleIndex(rule) } };
+        let span = |lo, hi, action, rank| Said { lo, hi, hit: Hit { action, rank, weak: false } };
         let flat = sweep(vec![
             span(0, u16::MAX, Action::Allow, 0),
             span(100, 200, Action::Block, 2),

@@ -2,10 +2,29 @@
 
 use trustrun_model::{Action, Protocol};
 
-use crate::{
-    Decision,
-    ports::{Hit, PortTable},
-};
+use crate::ports::{Hit, PortTable};
+
+/// What rules come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Word {
+    pub(crate) action: Action,
+    /// The rule's place in the order that decides between equals; none where the default applies.
+    pub(crate) rank: Option<u32>,
+}
+
+impl Word {
+    /// The more severe of two, of equals that of the earlier rule.
+    pub(crate) fn severer(self, other: Self) -> Self {
+        let key = |word: &Self| (word.action, std::cmp::Reverse(word.rank.unwrap_or(u32::MAX)));
+        if key(&other) > key(&self) { other } else { self }
+    }
+}
+
+impl From<Hit> for Word {
+    fn from(hit: Hit) -> Self {
+        Self { action: hit.action, rank: Some(hit.rank) }
+    }
+}
 
 /// Judges a lookup from all that is said about the name.
 ///
@@ -17,20 +36,18 @@ use crate::{
 ///   end the target for the lookup of any name at all.
 ///
 /// `said` is the table of all rules that match, `named` the most severe of those that name the host.
-pub(crate) fn ask(said: &PortTable, named: Option<Hit>, default: Action) -> Decision {
-    let mildest = |hits: &mut dyn Iterator<Item = Hit>| hits.min_by_key(|hit| (hit.action, hit.rule));
+pub(crate) fn ask(said: &PortTable, named: Option<Hit>, default: Action) -> Word {
+    let mildest = |hits: &mut dyn Iterator<Item = Hit>| hits.min_by_key(|hit| (hit.action, hit.rank));
     if let Some(hit) = mildest(&mut said.hits()).filter(|hit| !hit.action.refuses()) {
-        return Decision { action: hit.action, rule: Some(hit.rule) };
+        return hit.into();
     }
-    let mut base = Decision { action: default, rule: None };
+    let mut base = Word { action: default, rank: None };
     let on_tcp = mildest(&mut said.hits_of(Protocol::Tcp));
     if let Some(hit) = on_tcp.filter(|_| said.covers(Protocol::Tcp)) {
-        base = Decision { action: hit.action, rule: Some(hit.rule) };
+        base = hit.into();
     }
     match named {
-        Some(hit) if base.action.refuses() && hit.action > base.action => {
-            Decision { action: hit.action, rule: Some(hit.rule) }
-        }
+        Some(hit) if base.action.refuses() && hit.action > base.action => hit.into(),
         _ => base,
     }
 }

@@ -4,9 +4,9 @@
 
 use std::net::IpAddr;
 
-use trustrun_common::{ACTION_ALLOW, ACTION_BLOCK, PortValue, port_key};
+use trustrun_common::{ACTION_ALLOW, ACTION_BLOCK, NetValue, PortValue, port_key};
 use trustrun_model::{Action, Protocol};
-use trustrun_policy::{Decision, Matcher, Policy, RuleIndex};
+use trustrun_policy::{Class, Decision, Matcher, Policy, RuleIndex};
 
 const LAB: &str = r#"# yaml-language-server: $schema=https://example.org/policy.json
 version: 1
@@ -84,7 +84,7 @@ fn every_ipv6_address_is_no_ipv4_address() {
     assert_eq!(matcher.decide(None, addr("192.0.2.1"), 1, Protocol::Tcp).action, Action::Block);
     // The kernel finds a set that says nothing where IPv4 begins.
     let tables = policy.tables().unwrap();
-    let (_, bits, set) = tables.nets[1];
+    let (_, bits, NetValue { set, .. }) = tables.nets[1];
     assert_eq!((tables.nets.len(), bits), (2, 96));
     assert!(tables.ports.iter().all(|(key, ..)| key[..4] != set.to_be_bytes()));
 }
@@ -120,7 +120,7 @@ fn refused_lookups_are_as_severe_as_what_names_the_host() {
 fn search_expansions_of_allowed_names_are_known() {
     let matcher = rules("block", &["allow: [\"api.test\", \"*.wide.test\"]"]).compile();
     let search = ["ns.svc.cluster.local", "Cluster.Local."];
-    let original = |name| matcher.is_search_expansion(name, &search);
+    let original = |name| matcher.is_search_expansion(Class(0), name, &search);
     assert_eq!(original("api.test.ns.svc.cluster.local"), Some("api.test"));
     assert_eq!(original("API.test.cluster.LOCAL."), Some("API.test"));
     assert_eq!(original("x.wide.test.cluster.local"), Some("x.wide.test"));
@@ -129,11 +129,11 @@ fn search_expansions_of_allowed_names_are_known() {
     assert_eq!(original("api.testcluster.local"), None, "the suffix begins at a label");
     assert_eq!(original("cluster.local"), None);
     assert_eq!(original("é.cluster.local"), None);
-    assert_eq!(matcher.is_search_expansion("api.test.", &[""]), None);
+    assert_eq!(matcher.is_search_expansion(Class(0), "api.test.", &[""]), None);
     // The name that is meant comes from the list itself: `db.other`, whose second expansion is the allowed one.
     let matcher = rules("block", &["allow: [\"db.other.svc.cluster.local\"]"]).compile();
     let search = ["ns.svc.cluster.local", "svc.cluster.local", "cluster.local"];
-    let original = |name| matcher.is_search_expansion(name, &search);
+    let original = |name| matcher.is_search_expansion(Class(0), name, &search);
     assert_eq!(original("db.other.ns.svc.cluster.local"), Some("db.other"));
     assert_eq!(original("db.other.cluster.local"), Some("db.other"));
     assert_eq!(original("db.another.ns.svc.cluster.local"), None);
@@ -154,8 +154,11 @@ fn tables_have_the_keys_that_the_kernel_looks_up() {
     // Both say `allow` by rule 0 on all ports, since the wildcard holds for the name inside it.
     let set = key(b"cb.a\0").set;
     assert_eq!((set, key(b"cb.").set, key(b"cb.").ask), (1, 1, ACTION_ALLOW));
-    let allow = |rule| PortValue { rule, action: ACTION_ALLOW, pad: [0; 3] };
-    assert_eq!(tables.nets, [([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 0], 120, 2)]);
+    let allow = |rule| PortValue { rule, action: ACTION_ALLOW, ..PortValue::default() };
+    assert_eq!(
+        tables.nets,
+        [([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 0], 120, NetValue { set: 2, skip: 0 })]
+    );
     assert_eq!(tables.ports, [(port_key(1, 6, 0), 40, allow(0)), (port_key(2, 6, 8000), 55, allow(1))]);
 }
 
@@ -210,7 +213,9 @@ fn a_public_name_is_not_granted_a_private_address_unless_the_rule_says_so() {
     assert_eq!(at("api.example.org", "10.9.0.1"), Action::Allow, "by the rule about the address");
     assert_eq!(matcher.decide_query("phi.example.org").action, Action::Allow, "its address is not known yet");
 
-    let why = |host: &str, address: &str| matcher.refused_for_address(host, addr(address).unwrap(), 443, Protocol::Tcp);
+    let why = |host: &str, address: &str| {
+        matcher.refused_for_address(Class(0), host, addr(address).unwrap(), 443, Protocol::Tcp)
+    };
     assert_eq!(why("api.example.org", "10.1.2.3"), Some(RuleIndex(0)));
     assert_eq!(why("phi.example.org", "203.0.113.5"), Some(RuleIndex(2)));
     assert_eq!(why("other.example.org", "10.1.2.3"), None);

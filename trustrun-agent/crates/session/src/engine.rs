@@ -23,7 +23,7 @@ use trustrun_model::{
     Action, ClaimSource, Decided, Direction, Evidence, Fact, Flow, FlowId, Instants, Observation, Process, ProcessId,
     Protocol, Reason, SensorKind, Untrusted,
 };
-use trustrun_policy::Matcher;
+use trustrun_policy::{Class, Matcher};
 use trustrun_wire::Gather;
 
 use crate::{
@@ -106,6 +106,8 @@ struct Open {
     action: Action,
     rule: Rc<str>,
     process: Option<Rc<Process>>,
+    /// The class of who connected, by the conditions of the policy's rules.
+    class: Class,
     gather: Option<Gather>,
 }
 
@@ -136,7 +138,7 @@ impl Engine {
         let mut names = Names::default();
         for (address, name) in &judge.hosts {
             // As the guard does: what may not be asked is not bound.
-            let refused = judge.policy.as_ref().is_some_and(|m| m.decide_query(name).action.refuses());
+            let refused = judge.policy.as_ref().is_some_and(|m| !m.may_be_asked(name));
             if !(refused && judge.enforce) {
                 names.bind(*address, &name.as_str().into(), u64::MAX);
             }
@@ -191,7 +193,7 @@ impl Engine {
             }
             Fact::Answer { flow, believed, bound, message } => {
                 // Where the kernel bound nothing, for want of room or by its own reading, no name grants anything.
-                self.answer(o.at, flow, *believed && *bound != Some(0), message);
+                self.answer(o.at, Class(o.process.class), flow, *believed && *bound != Some(0), message);
             }
             Fact::Packet { protocol, peer, decided } => return self.packet(o, *protocol, *peer, decided),
             Fact::Socket { family, kind, protocol, decided } => {
@@ -239,12 +241,13 @@ impl Engine {
 
     fn opened(&mut self, o: &Observation, flow: &Flow, decided: &Decided) -> Option<Reaction> {
         let process = self.who(o.process, Some(flow));
-        let (host, evidence) = self.name(flow, o.at);
+        let class = Class(o.process.class);
+        let (host, evidence) = self.name(flow, class, o.at);
         if let Some(name) = &host {
             self.tunnels.connected(name);
         }
         let (decided, rule) = match o.sensor {
-            SensorKind::Ebpf => (*decided, self.explain(flow, decided, o.at)),
+            SensorKind::Ebpf => (*decided, self.explain(flow, class, decided, o.at)),
             _ => self.judge_alone(flow, evidence, o.at),
         };
         let decided = &decided;
@@ -260,6 +263,7 @@ impl Engine {
             action: decided.action,
             rule,
             process,
+            class,
             gather: Some(Gather::new()),
         };
         self.last_host.clone_from(&open.host);
@@ -276,14 +280,15 @@ impl Engine {
     }
 
     /// The name of a connection as DNS has it: of several, the one that the policy likes best, then the latest.
-    fn name(&self, flow: &Flow, at: Instants) -> (Option<Rc<str>>, Evidence) {
+    fn name(&self, flow: &Flow, class: Class, at: Instants) -> (Option<Rc<str>>, Evidence) {
         if flow.direction == Direction::In {
             return (None, Evidence::None);
         }
         let names = self.names.of(flow.peer.ip(), at.boot_ns);
         let best = match &self.judge.policy {
             Some(m) => {
-                names.min_by_key(|n| m.decide(Some(n), Some(flow.peer.ip()), flow.peer.port(), flow.protocol).action)
+                let (ip, port) = (flow.peer.ip(), flow.peer.port());
+                names.min_by_key(|n| m.decide_as(class, Some(n), Some(ip), port, flow.protocol).action)
             }
             None => { names }.next(),
         };
@@ -291,19 +296,19 @@ impl Engine {
     }
 
     /// The rule behind the kernel's decision, found by deciding again.
-    fn explain(&mut self, flow: &Flow, decided: &Decided, at: Instants) -> Rc<str> {
+    fn explain(&mut self, flow: &Flow, class: Class, decided: &Decided, at: Instants) -> Rc<str> {
         match decided.reason {
-            Reason::Default | Reason::Rule => self.decide_again(flow, decided, at),
+            Reason::Default | Reason::Rule => self.decide_again(flow, class, decided, at),
             other => self.word(other),
         }
     }
 
-    fn decide_again(&mut self, flow: &Flow, decided: &Decided, at: Instants) -> Rc<str> {
+    fn decide_again(&mut self, flow: &Flow, class: Class, decided: &Decided, at: Instants) -> Rc<str> {
         let Some(m) = &self.judge.policy else { return Rc::clone(&self.internal.none) };
         let (ip, port, protocol) = (flow.peer.ip(), flow.peer.port(), flow.protocol);
-        let names = self.names.of(ip, at.boot_ns).map(|n| m.decide(Some(n), Some(ip), port, protocol));
-        let best = names.min_by_key(|d| (d.action, d.rule.map_or(u32::MAX, |r| r.0)));
-        let d = best.unwrap_or_else(|| m.decide(None, Some(ip), port, protocol));
+        let names = self.names.of(ip, at.boot_ns).map(|n| m.decide_as(class, Some(n), Some(ip), port, protocol));
+        let best = names.min_by_key(|d| m.severity_of(*d));
+        let d = best.unwrap_or_else(|| m.decide_as(class, None, Some(ip), port, protocol));
         let rule = d.rule.map_or_else(|| Rc::clone(&self.internal.default), |r| m.rule_name(r).into());
         if d.action != decided.action {
             self.ledger.gap("decision-mismatch", 1, || {
@@ -346,7 +351,7 @@ impl Engine {
         let policy = self.judge.policy.as_ref()?;
         let host = open.host.as_ref().filter(|_| matches!(decided.reason, Reason::Default | Reason::Rule))?;
         let peer = open.flow.peer;
-        let rule = policy.refused_for_address(host, peer.ip(), peer.port(), open.flow.protocol)?;
+        let rule = policy.refused_for_address(open.class, host, peer.ip(), peer.port(), open.flow.protocol)?;
         Some(suggest::address(host, peer.ip(), policy.rule_name(rule)))
     }
 

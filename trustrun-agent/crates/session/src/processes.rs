@@ -44,7 +44,7 @@ impl Processes {
 
     /// A process by its number, for leftovers.
     pub(crate) fn name(&mut self, tgid: u32) -> String {
-        self.find(ProcessId { tgid, tid: tgid, uid: 0 }).map_or_else(
+        self.find(ProcessId { tgid, tid: tgid, ..ProcessId::default() }).map_or_else(
             || format!("pid {tgid}"),
             |p| format!("pid {tgid} ({})", trustrun_model::Untrusted::new(p.argv.join(" "))),
         )

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use trustrun_common::{HOOK_NAMES, counter};
 use trustrun_guard::{CGROUP_GONE, Changed, PLACES, locks::BORDER};
 use trustrun_model::{
-    Assurance, Counters, Coverage, Exit, Hook, LockState, Looking, Report, SCHEMA, SelfTest, SensorKind, SessionInfo, judge,
-    rfc3339,
+    Assurance, Counters, Coverage, Exit, Hook, LockState, Looking, Report, SCHEMA, SelfTest, SensorKind, SessionInfo,
+    judge, rfc3339,
 };
 use trustrun_observe::Clock;
 

@@ -19,7 +19,7 @@ use std::{
 use trustrun_guard::{Channel, Name, Order};
 use trustrun_model::Instants;
 use trustrun_observe::Clock;
-use trustrun_policy::Matcher;
+use trustrun_policy::{Class, Matcher};
 use trustrun_wire::dns::{self, Message, TcpFrames};
 
 use crate::Judge;
@@ -121,7 +121,7 @@ impl Resolver {
     fn resolve(&self, client: SocketAddr, query: &[u8]) -> Option<Vec<u8>> {
         let asked = Message::decode(query).ok()?;
         let name = asked.question.name.as_str();
-        let expansion = || self.policy.is_search_expansion(name, &self.search).is_some();
+        let expansion = || self.policy.is_search_expansion(Class::default(), name, &self.search).is_some();
         let refuses = self.enforce && self.policy.decide_query(name).action.refuses();
         if refuses && !expansion() {
             let answer = dns::negative_answer(query, dns::NXDOMAIN);

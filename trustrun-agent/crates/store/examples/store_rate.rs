@@ -67,7 +67,12 @@ fn observation(n: u64) -> Observation {
         _ => Fact::Closed { flow, sent: n * 7, received: n * 31 },
     };
     let at = Instants { boot_ns: 1_000_000_000_000 + n * 5_000, wall_ns: 1_795_211_734_000_000_000 + n as i64 * 5_000 };
-    Observation { at, sensor: SensorKind::Ebpf, process: ProcessId { tgid: 4242, tid: 4242, uid: 1000 }, fact }
+    Observation {
+        at,
+        sensor: SensorKind::Ebpf,
+        process: ProcessId { tgid: 4242, tid: 4242, uid: 1000, class: 0 },
+        fact,
+    }
 }
 
 fn session() -> SessionStart {

@@ -232,7 +232,7 @@ fn event(row: &Row<'_>) -> Result<EventRow, StoreError> {
         seq: (get::<i64>(row, "key")? & ((1 << SEQUENCE_BITS) - 1)).cast_unsigned(),
         at: Instants { boot_ns: get::<i64>(row, "boot_ns")?.cast_unsigned(), wall_ns: get(row, "wall_ns")? },
         kind: word("kind", kind, EventKind::from_number(kind))?,
-        process: ProcessId { tgid: get(row, "tgid")?, tid: get(row, "tid")?, uid: get(row, "uid")? },
+        process: ProcessId { tgid: get(row, "tgid")?, tid: get(row, "tid")?, uid: get(row, "uid")?, class: 0 },
         flow,
         protocol: get::<Option<u8>>(row, "protocol")?.map(Protocol::from_number),
         direction: number("direction")?.map(|n| word("direction", n, words::direction(n))).transpose()?,

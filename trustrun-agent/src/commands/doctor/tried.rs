@@ -111,6 +111,7 @@ fn plan() -> trustrun_guard::Plan {
     trustrun_guard::Plan {
         session: SessionId::new(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)).to_string(),
         tables: None,
+        conditions: None,
         enforce: false,
         resolvers: resolvers.addresses.iter().map(|a| mapped(*a)).collect(),
         search: resolvers.search,

@@ -85,7 +85,7 @@ impl Plan {
         let limit = |kind: &str, detail: String| Limit { kind: kind.into(), detail };
         let others = NAMES.into_iter().zip(stdio()).filter(|(_, kind)| matches!(kind, Stdio::Pipe | Stdio::Unix));
         let others: Vec<&str> = others.map(|(name, _)| name).collect();
-        let mut out = Vec::new();
+        let mut out: Vec<Limit> = self.conditions.iter().flat_map(|c| c.limits.iter().cloned()).collect();
         if !others.is_empty() {
             let detail = format!(
                 "{} lead to processes outside: what is written there goes where they take it",

@@ -8,7 +8,7 @@ use std::{
 };
 
 use trustrun_common::Address;
-use trustrun_guard::{GuardError, Identity, Name, Sizes};
+use trustrun_guard::{ConditionError, Conditions, GuardError, Identity, Name, Sizes};
 use trustrun_model::{LockState, PolicyFile, Untrusted};
 use trustrun_policy::{Capture, Policy, PolicyError, Tables, TablesError};
 use trustrun_session::Resolvers;
@@ -40,6 +40,9 @@ pub(crate) enum RunError {
     /// The policy is too large for the kernel.
     #[error(transparent)]
     Tables(#[from] TablesError),
+    /// A condition of a rule cannot be followed on this host.
+    #[error("the policy cannot be enforced here: {0}")]
+    Condition(#[from] ConditionError),
     /// The kernel side could not be set up.
     #[error(transparent)]
     Guard(#[from] GuardError),
@@ -89,6 +92,8 @@ pub(crate) struct Plan {
     /// Where the policy was read from.
     pub(super) sources: Vec<PolicyFile>,
     pub(super) tables: Option<Tables>,
+    /// How processes are told apart, where the policy wants it.
+    pub(super) conditions: Option<Conditions>,
     /// Whether the kernel refuses.
     pub(super) enforce: bool,
     pub(super) identity: Option<Identity>,
@@ -111,6 +116,8 @@ impl Plan {
         let enforce = policy.as_ref().is_some_and(Policy::enforcing) && !args.observe;
         let tables = policy.as_ref().map(Policy::tables).transpose()?;
         let identity = identity(&args, enforce)?;
+        let conditions =
+            tables.as_ref().map(|t| Conditions::resolve(&t.classes, identity.as_ref(), enforce)).transpose()?;
         let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let started_ns = i64::try_from(clock.as_nanos()).unwrap_or(i64::MAX);
         let mut plan = Self {
@@ -118,6 +125,7 @@ impl Plan {
             policy,
             sources,
             tables,
+            conditions: conditions.flatten(),
             enforce,
             identity,
             surveyed: Vec::new(),
@@ -138,6 +146,7 @@ impl Plan {
             session: self.session.to_string(),
             kinds: tables.as_ref().map_or(0, kinds),
             tables,
+            conditions: self.conditions.take(),
             enforce: self.enforce,
             resolvers: self.resolvers.addresses.iter().map(|a| mapped(*a)).collect(),
             search: self.resolvers.search.clone(),

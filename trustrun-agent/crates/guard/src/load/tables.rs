@@ -2,8 +2,8 @@
 
 use aya::maps::{Array, HashMap, LpmTrie, MapData, lpm_trie::Key};
 use trustrun_common::{
-    Address, Binding, BoundName, DatagramKey, DatagramState, NAME_KEY, NameValue, PortKey, PortValue, SEARCH_MOST,
-    SearchName, SocketState,
+    Address, Binding, BoundName, Classing, DatagramKey, DatagramState, NAME_KEY, NameValue, NetValue, PortKey,
+    PortValue, SEARCH_MOST, SearchName, SocketState,
 };
 use trustrun_policy::Tables;
 
@@ -23,9 +23,9 @@ impl Loaded {
         for (key, value) in &tables.names {
             names.insert(&Key::new(key.bits, key.bytes), value, 0).map_err(map_error("NAMES"))?;
         }
-        let mut nets: LpmTrie<&mut MapData, Address, u32> = self.map_mut("NETS")?;
-        for (address, bits, set) in &tables.nets {
-            nets.insert(&Key::new(*bits, *address), set, 0).map_err(map_error("NETS"))?;
+        let mut nets: LpmTrie<&mut MapData, Address, NetValue> = self.map_mut("NETS")?;
+        for (address, bits, value) in &tables.nets {
+            nets.insert(&Key::new(*bits, *address), value, 0).map_err(map_error("NETS"))?;
         }
         let mut private: LpmTrie<&mut MapData, Address, u32> = self.map_mut("PRIVATE")?;
         for (address, bits) in &tables.private {
@@ -55,6 +55,26 @@ impl Loaded {
             list.set(i, domain, 0).map_err(map_error("SEARCH_LIST"))?;
         }
         Ok(())
+    }
+
+    /// Fills the tables by which processes are classified.
+    ///
+    /// # Errors
+    /// If this kernel's structures are not known, or it refuses an element.
+    pub fn classify(&mut self, conditions: &crate::Conditions) -> Result<(), GuardError> {
+        let classing = Classing { offsets: crate::btf::file_offsets()?, ..conditions.classing };
+        let mut map: Array<&mut MapData, Classing> = self.map_mut("CLASSING")?;
+        map.set(0, classing, 0).map_err(map_error("CLASSING"))?;
+        self.put("EXES", &conditions.exes)?;
+        self.put("FOLDERS", &conditions.folders)?;
+        self.put("USERS", &conditions.users)?;
+        self.put("ARGUMENT_HASHES", &conditions.arguments)?;
+        self.put("CLASS_OF", &conditions.classes)
+    }
+
+    fn put<K: aya::Pod, V: aya::Pod>(&mut self, name: &'static str, entries: &[(K, V)]) -> Result<(), GuardError> {
+        let mut map: HashMap<&mut MapData, K, V> = self.map_mut(name)?;
+        entries.iter().try_for_each(|(key, value)| map.insert(key, value, 0).map_err(map_error(name)))
     }
 
     /// Whether a thread group is of the session.
@@ -96,13 +116,15 @@ impl Loaded {
         let private: LpmTrie<&mut MapData, Address, u32> = self.map_mut("PRIVATE")?;
         let private = private.get(&Key::new(128, address), 0).is_ok();
         let set = rules.map_or(0, |r| if private { r.private } else { r.set });
+        let skip = rules.map_or(0, |r| r.skip);
         let name = trustrun_common::name_hash(name);
         let mut bindings: HashMap<&mut MapData, Address, Binding> = self.map_mut("BINDINGS")?;
         let mut b = bindings.get(&address, 0).unwrap_or_default();
-        let slot = (0..b.sets.len()).find(|&i| b.expires[i] < now || b.sets[i] == set);
+        let slot = (0..b.sets.len()).find(|&i| b.expires[i] < now || (b.sets[i] == set && b.skips[i] == skip));
         let slot =
             slot.ok_or(GuardError::Map { name: "BINDINGS", reason: "every slot of the address is taken".into() })?;
         b.sets[slot] = set;
+        b.skips[slot] = skip;
         b.expires[slot] = b.expires[slot].max(expires);
         bindings.insert(address, b, 0).map_err(map_error("BINDINGS"))?;
         let mut names: HashMap<&mut MapData, BoundName, u64> = self.map_mut("BOUND_NAMES")?;

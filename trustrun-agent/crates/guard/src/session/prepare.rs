@@ -24,6 +24,7 @@ pub(crate) fn first_config(plan: &Plan, cgroup: &Cgroup, loaded: &Loaded) -> Con
         mode: trustrun_common::MODE_OBSERVE,
         default_action: plan.tables.as_ref().map_or(trustrun_common::ACTION_ALLOW, |t| t.default).into(),
         kinds: plan.kinds,
+        classes: plan.conditions.is_some().into(),
         counting: 1,
         offsets: loaded.offsets,
         ..Config::default()
@@ -156,5 +157,6 @@ pub(crate) fn observe_all() -> trustrun_policy::Tables {
         ports: Vec::new(),
         default: trustrun_common::ACTION_ALLOW,
         rules: Vec::new(),
+        classes: trustrun_policy::Classes::default(),
     }
 }

@@ -151,7 +151,7 @@ fn observed(at: Instants, process: ProcessId, fact: Fact) -> Observation {
 }
 
 fn id(tgid: u32, processes: &BTreeMap<u32, Process>) -> ProcessId {
-    ProcessId { tgid, tid: tgid, uid: processes.get(&tgid).map_or(0, |process| process.uid) }
+    ProcessId { tgid, tid: tgid, uid: processes.get(&tgid).map_or(0, |process| process.uid), class: 0 }
 }
 
 fn listening(sockets: &[Socket]) -> HashSet<(Protocol, SocketAddr)> {

@@ -3,12 +3,16 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute alone, and these are their helpers")]
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    cmp::Reverse,
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
 
 use proptest::{prelude::*, sample::select};
-use trustrun_common::{PortValue, port_key};
+use trustrun_common::{ACTION_NONE, NetValue, PortValue, SET_DEPENDS, ask_key, port_key};
 use trustrun_model::{Action, Protocol};
-use trustrun_policy::{Decision, Policy, Private, RuleIndex, Tables};
+use trustrun_policy::{Class, Classes, Decision, Except, Policy, Private, RuleIndex, Tables, When};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Target {
@@ -30,7 +34,67 @@ pub(crate) struct Pat {
     pub(crate) private: Private,
 }
 
-pub(crate) type Rules = Vec<Vec<Pat>>;
+#[derive(Clone, Debug)]
+pub(crate) struct Rule {
+    pub(crate) name: String,
+    pub(crate) patterns: Vec<Pat>,
+    /// Their actions do not matter.
+    pub(crate) except: Vec<Pat>,
+    /// One of [`conditions`].
+    pub(crate) when: Option<usize>,
+}
+
+pub(crate) type Rules = Vec<Rule>;
+
+/// A process, as far as conditions tell it from others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Process {
+    exe: &'static str,
+    user: &'static str,
+    argument: bool,
+}
+
+/// The conditions of these tests.
+fn conditions() -> [When; 5] {
+    let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+    [
+        When { exe: words(&["/a"]), ..When::default() },
+        When { exe: words(&["/b", "/c*"]), ..When::default() },
+        When { user: words(&["x"]), ..When::default() },
+        When { exe: words(&["/a"]), user: words(&["x", "y"]), ..When::default() },
+        When { argument: words(&["q"]), ..When::default() },
+    ]
+}
+
+/// Whether a condition holds, by its definition.
+fn holds(condition: usize, process: &Process) -> bool {
+    match condition {
+        0 => process.exe == "/a",
+        1 => process.exe == "/b" || process.exe == "/cc",
+        2 => process.user == "x",
+        3 => process.exe == "/a" && process.user != "z",
+        _ => process.argument,
+    }
+}
+
+/// Every process that there can be.
+pub(crate) fn processes() -> Vec<Process> {
+    let mut all = Vec::new();
+    for exe in ["/a", "/b", "/cc", "/d"] {
+        for user in ["x", "y", "z"] {
+            all.extend([true, false].map(|argument| Process { exe, user, argument }));
+        }
+    }
+    all
+}
+
+/// The class of a process.
+pub(crate) fn class_of(classes: &Classes, process: &Process) -> Class {
+    let conditions = conditions();
+    let bit = |when: &When| conditions.iter().position(|c| c == when).is_some_and(|c| holds(c, process));
+    let mask = (0..).zip(classes.conditions()).filter(|(_, when)| bit(when)).fold(0, |mask, (i, _)| mask | 1 << i);
+    classes.of(mask)
+}
 
 #[derive(Clone, Debug)]
 pub(crate) struct Dest {
@@ -114,20 +178,28 @@ pub(crate) fn pattern() -> impl Strategy<Value = Pat> {
     })
 }
 
-pub(crate) fn rules() -> impl Strategy<Value = Rules> {
+/// At most `most` exceptions, and conditions for some rules if `when`.
+pub(crate) fn rules_of(most: usize, when: bool) -> impl Strategy<Value = Rules> {
     let private = select(&[Private::Refuse, Private::Refuse, Private::Allow, Private::Require][..]);
-    let rule = (prop::collection::vec(pattern(), 1..4), private).prop_map(|(mut rule, private)| {
-        rule.iter_mut().for_each(|pattern| pattern.private = private);
-        rule
+    let except = prop_oneof![1 => Just(Vec::new()), 1 => prop::collection::vec(pattern(), 0..=most)];
+    let when = prop_oneof![3 => Just(None), u32::from(when) * 2 => (0..conditions().len()).prop_map(Some)];
+    let rule = (prop::collection::vec(pattern(), 1..4), private, except, when);
+    let rule = rule.prop_map(|(mut patterns, private, except, when)| {
+        patterns.iter_mut().for_each(|pattern| pattern.private = private);
+        Rule { name: String::new(), patterns, except, when }
     });
-    prop::collection::vec(rule, 0..10)
+    prop::collection::vec(rule, 0..10).prop_map(|mut rules| {
+        // Not in the order in which they sort.
+        (7..).zip(&mut rules).for_each(|(i, rule)| rule.name = format!("rule {i}"));
+        rules
+    })
 }
 
 /// A destination of its own, or one at the edge of a rule.
 pub(crate) fn destination(rules: &Rules) -> BoxedStrategy<Dest> {
     let mut ports: Vec<u16> = PORTS.to_vec();
     let mut addresses: Vec<u128> = Vec::new();
-    for pattern in rules.iter().flatten() {
+    for pattern in rules.iter().flat_map(|rule| rule.patterns.iter().chain(&rule.except)) {
         if let Some((lo, hi)) = pattern.ports {
             ports.extend([lo, hi, lo.saturating_sub(1), hi.saturating_add(1)]);
         }
@@ -162,8 +234,10 @@ pub(crate) fn destination(rules: &Rules) -> BoxedStrategy<Dest> {
         .boxed()
 }
 
+/// Rules without exceptions and conditions, with exceptions, and with both.
 pub(crate) fn scene() -> impl Strategy<Value = (Rules, Action, Vec<Dest>)> {
-    (rules(), action()).prop_flat_map(|(rules, default)| {
+    let rules = prop_oneof![rules_of(0, false), rules_of(3, false), rules_of(3, true)];
+    (rules, action()).prop_flat_map(|(rules, default)| {
         let destinations = prop::collection::vec(destination(&rules), 16);
         (Just(rules), Just(default), destinations)
     })
@@ -173,14 +247,15 @@ pub(crate) fn scene() -> impl Strategy<Value = (Rules, Action, Vec<Dest>)> {
 pub(crate) fn yaml(rules: &Rules, default: Action) -> String {
     let mut text = format!("version: 1\nname: random\ndefault: {default}\nrules:\n");
     for rule in rules {
-        text.push_str(match rule.first().map(|p| p.private) {
-            Some(Private::Allow) => "  - private: allow\n",
-            Some(Private::Require) => "  - require_private_ip: true\n",
-            _ => "  - private: refuse\n",
+        text.push_str(&format!("  - name: {}\n", rule.name));
+        text.push_str(match rule.patterns.first().map(|p| p.private) {
+            Some(Private::Allow) => "    private: allow\n",
+            Some(Private::Require) => "    require_private_ip: true\n",
+            _ => "    private: refuse\n",
         });
         for action in Action::ALL {
             let patterns: Vec<String> =
-                rule.iter().filter(|p| p.action == action).map(|p| format!("{:?}", written(p))).collect();
+                rule.patterns.iter().filter(|p| p.action == action).map(|p| format!("{:?}", written(p))).collect();
             if !patterns.is_empty() {
                 text.push_str(&format!("    {action}: [{}]\n", patterns.join(", ")));
             }
@@ -213,7 +288,18 @@ fn written(pattern: &Pat) -> String {
 }
 
 pub(crate) fn policy(rules: &Rules, default: Action) -> Policy {
-    Policy::parse("random.yaml", yaml(rules, default).as_bytes()).unwrap()
+    let mut policy = Policy::parse("random.yaml", yaml(rules, default).as_bytes()).unwrap();
+    for (parsed, rule) in policy.rules.iter_mut().zip(rules) {
+        let except = |pattern: &Pat| Except {
+            pattern: written(pattern).parse().unwrap(),
+            reason: "a test".into(),
+            expires: None,
+            origin: parsed.origin.clone(),
+        };
+        parsed.except = rule.except.iter().map(except).collect();
+        parsed.when = rule.when.map(|when| Arc::new(conditions()[when].clone()));
+    }
+    policy
 }
 
 fn normal(host: &str) -> String {
@@ -292,34 +378,63 @@ fn reaches(pattern: &Pat, protocol: u8, port: u16) -> bool {
     pattern.protocol.is_none_or(|p| p == protocol) && pattern.ports.is_none_or(|(lo, hi)| (lo..=hi).contains(&port))
 }
 
-/// Every rule is read; the most severe wins, of equals the first.
-pub(crate) fn judge(rules: &Rules, default: Action, dest: &Dest) -> Decision {
+/// Whether a rule is silent about a destination.
+fn excepted(rule: &Rule, dest: &Dest) -> bool {
+    rule.except.iter().any(|p| about(&p.target, dest) && reaches(p, dest.protocol, dest.port))
+}
+
+/// Every rule is read; the most severe wins, of equals the one whose name sorts first.
+pub(crate) fn judge(rules: &Rules, default: Action, process: &Process, dest: &Dest) -> Decision {
     let matching = rules.iter().zip(0..).flat_map(|(rule, index)| {
-        let matches = |p: &&Pat| about(&p.target, dest) && reaches(p, dest.protocol, dest.port) && grants(p, dest.addr);
-        let hits = rule.iter().filter(matches);
-        hits.map(move |p| (p.action, std::cmp::Reverse(index)))
+        let speaks = rule.when.is_none_or(|when| holds(when, process)) && !excepted(rule, dest);
+        let matches = move |p: &&Pat| {
+            speaks && about(&p.target, dest) && reaches(p, dest.protocol, dest.port) && grants(p, dest.addr)
+        };
+        let hits = rule.patterns.iter().filter(matches);
+        hits.map(move |p| (p.action, Reverse(&rule.name), index))
     });
     match matching.max() {
-        Some((action, rule)) => Decision { action, rule: Some(RuleIndex(rule.0)) },
+        Some((action, _, rule)) => Decision { action, rule: Some(RuleIndex(rule)) },
         None => Decision { action: default, rule: None },
     }
 }
 
+/// Of a process that nobody knows: the most severe that any would get.
+pub(crate) fn judge_unknown(rules: &Rules, default: Action, dest: &Dest) -> Decision {
+    let name = |d: &Decision| d.rule.map(|r| Reverse(&rules[r.0 as usize].name));
+    let judged = processes().iter().map(|p| judge(rules, default, p, dest)).collect::<Vec<_>>();
+    *judged.iter().max_by_key(|d| (d.action, name(d).is_some(), name(d))).unwrap()
+}
+
 /// What becomes of a lookup, from its definition: each protocol, and each port at which anything can change.
-pub(crate) fn judge_query(rules: &Rules, default: Action, host: &str) -> Action {
-    let patterns: Vec<&Pat> = rules.iter().flatten().filter(|p| about_host(&p.target, host)).collect();
+pub(crate) fn judge_query(rules: &Rules, default: Action, process: &Process, host: &str) -> Action {
+    let live = || rules.iter().filter(|rule| rule.when.is_none_or(|when| holds(when, process)));
     let mut ports = vec![0];
-    ports.extend(patterns.iter().filter_map(|p| p.ports).flat_map(|(lo, hi)| [lo, hi.saturating_add(1)]));
-    let at = |protocol: u8, port: u16| patterns.iter().filter(|p| reaches(p, protocol, port)).map(|p| p.action).max();
-    let everywhere = [6, 17, 1, 58, 132, 47, 255].into_iter().flat_map(|n| ports.iter().map(move |p| (n, *p)));
-    let explicit = everywhere.filter_map(|(protocol, port)| at(protocol, port));
+    let bounds = live().flat_map(|r| r.patterns.iter().chain(&r.except)).filter_map(|p| p.ports);
+    ports.extend(bounds.flat_map(|(lo, hi)| [lo, hi.saturating_add(1)]));
+    let at = |protocol: u8, port: u16, any: bool| {
+        let dest = Dest { host: Some(host.into()), addr: None, port, protocol };
+        let rules = live().filter(|rule| !excepted(rule, &dest));
+        let patterns = rules.flat_map(|rule| &rule.patterns).filter(|p| any || p.target != Target::Any);
+        patterns.filter(|p| about_host(&p.target, host) && reaches(p, protocol, port)).map(|p| p.action).max()
+    };
+    let everywhere: Vec<(u8, u16)> =
+        [6, 17, 1, 58, 132, 47, 255].into_iter().flat_map(|n| ports.iter().map(move |p| (n, *p))).collect();
+    let explicit = everywhere.iter().filter_map(|(protocol, port)| at(*protocol, *port, true));
     if let Some(mildest) = explicit.min().filter(|action| !action.refuses()) {
         return mildest;
     }
-    let tcp: Option<Vec<Action>> = ports.iter().map(|port| at(6, *port)).collect();
+    let tcp: Option<Vec<Action>> = ports.iter().map(|port| at(6, *port, true)).collect();
     let base = tcp.and_then(|actions| actions.into_iter().min()).unwrap_or(default);
-    let named = patterns.iter().filter(|p| p.target != Target::Any).map(|p| p.action).max();
-    if base.refuses() { base.max(named.unwrap_or(base)) } else { base }
+    let named = live().filter_map(|rule| {
+        let one = |p: &Pat, (protocol, port): (u8, u16)| {
+            let dest = Dest { host: Some(host.into()), addr: None, port, protocol };
+            let speaks = p.target != Target::Any && about_host(&p.target, host) && reaches(p, protocol, port);
+            (speaks && !excepted(rule, &dest)).then_some(p.action)
+        };
+        rule.patterns.iter().flat_map(|p| everywhere.iter().filter_map(move |at| one(p, *at))).max()
+    });
+    if base.refuses() { base.max(named.max().unwrap_or(base)) } else { base }
 }
 
 /// The longest prefix of a key among entries of (key, bits, value), as an LPM trie of the kernel finds it.
@@ -337,32 +452,52 @@ fn name_entry(tables: &Tables, host: &str) -> Option<trustrun_common::NameValue>
     longest(&key, tables.names.iter().map(|(k, v)| (&k.bytes[..], k.bits, *v)))
 }
 
-/// What the kernel decides: a set for the name, one for the address, and what each says about the port.
-pub(crate) fn emulate(tables: &Tables, dest: &Dest) -> (u8, Option<u32>) {
+fn net_entry(tables: &Tables, dest: &Dest) -> Option<NetValue> {
+    let key = bits_of(dest.addr?).to_be_bytes();
+    longest(&key, tables.nets.iter().map(|(k, bits, value)| (&k[..], *bits, *value)))
+}
+
+/// The set that is looked up.
+fn set(set: u32, skip: u32, class: Class) -> u32 {
+    if set & SET_DEPENDS == 0 { set } else { (set & !SET_DEPENDS) + skip + u32::from(class.0) }
+}
+
+/// What the kernel decides: a set for the name, one for the address, and what each says about the port. With `claim` the
+/// address only tells which of the name's sets it is.
+pub(crate) fn emulate(tables: &Tables, class: Class, dest: &Dest, claim: bool) -> (u8, Option<String>) {
     let private = dest.addr.is_some_and(|addr| {
         let key = bits_of(addr).to_be_bytes();
         longest(&key, tables.private.iter().map(|(k, bits)| (&k[..], *bits, ()))).is_some()
     });
-    let by_name = dest.host.as_ref().and_then(|host| name_entry(tables, host));
-    let by_name = by_name.map(|value| if private { value.private } else { value.set });
-    let by_address = dest.addr.and_then(|addr| {
-        let key = bits_of(addr).to_be_bytes();
-        longest(&key, tables.nets.iter().map(|(k, bits, set)| (&k[..], *bits, *set)))
-    });
+    let name = dest.host.as_ref().and_then(|host| name_entry(tables, host));
+    let net = net_entry(tables, dest);
+    let by_name =
+        name.map(|value| set(if private { value.private } else { value.set }, net.map_or(0, |net| net.skip), class));
+    let by_address = net.map(|value| set(value.set, name.map_or(0, |name| name.skip.into()), class));
     let said = |set: u32| -> Option<PortValue> {
         let key = port_key(set, dest.protocol, dest.port);
-        longest(&key[..7], tables.ports.iter().map(|(k, bits, v)| (&k[..], *bits, *v)))
+        let said = longest(&key[..7], tables.ports.iter().map(|(k, bits, v)| (&k[..], *bits, *v)));
+        said.filter(|v| v.action != ACTION_NONE)
     };
-    let hits = [by_name, by_address].into_iter().flatten().filter_map(said);
-    match hits.max_by_key(|v| (v.action, std::cmp::Reverse(v.rule))) {
-        Some(value) => (value.action, Some(value.rule)),
-        None => (tables.default, None),
+    let hits: Vec<PortValue> =
+        [by_name, by_address.filter(|_| !claim)].into_iter().flatten().filter_map(said).collect();
+    let weak = hits.iter().all(|v| v.weak != 0);
+    match hits.iter().max_by_key(|v| (v.action, Reverse(v.rule))) {
+        Some(value) if !weak || value.action >= tables.default => {
+            (value.action, Some(tables.rules[value.rule as usize].clone()))
+        }
+        _ => (tables.default, None),
     }
 }
 
 /// What the kernel does about a lookup.
-pub(crate) fn emulate_query(tables: &Tables, host: &str) -> u8 {
-    name_entry(tables, host).map_or(tables.default, |value| value.ask)
+pub(crate) fn emulate_query(tables: &Tables, class: Class, host: &str) -> u8 {
+    let Some(value) = name_entry(tables, host) else { return tables.default };
+    if value.ask != ACTION_NONE {
+        return value.ask;
+    }
+    let key = ask_key(set(value.set, 0, class));
+    longest(&key, tables.ports.iter().map(|(k, bits, v)| (&k[..], *bits, *v))).map_or(0, |v| v.action)
 }
 
 pub(crate) fn number(action: Action) -> u8 {

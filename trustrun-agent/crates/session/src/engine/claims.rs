@@ -35,7 +35,12 @@ impl Engine {
                     let port = open.beyond.unwrap_or_else(|| flow.peer.port());
                     let address = named.parse().ok();
                     let name = if address.is_some() { None } else { Some(&**named) };
-                    let d = m.decide(name, address, port, flow.protocol);
+                    let d = match name {
+                        Some(name) if open.beyond.is_none() => {
+                            m.decide_claim(open.class, name, flow.peer.ip(), port, flow.protocol)
+                        }
+                        _ => m.decide_as(open.class, name, address, port, flow.protocol),
+                    };
                     d.rule.map_or_else(|| Rc::clone(&self.internal.default), |r| m.rule_name(r).into())
                 }
                 _ => rule,
@@ -131,7 +136,11 @@ impl Engine {
             _ => return,
         };
         let address = named.parse().ok();
-        let d = m.decide(address.is_none().then_some(&**named), address, port, open.flow.protocol);
+        let d = if source == ClaimSource::Sni && address.is_none() {
+            m.decide_claim(open.class, named, open.flow.peer.ip(), port, open.flow.protocol)
+        } else {
+            m.decide_as(open.class, address.is_none().then_some(&**named), address, port, open.flow.protocol)
+        };
         // A server name takes away only by a rule of its own; of a proxy's authority the default speaks too.
         let speaks = d.rule.is_some() || source == ClaimSource::Proxy;
         if !speaks || d.action <= open.action || !d.action.violates() {
@@ -195,7 +204,8 @@ impl Engine {
         let open = self.flows.get(&key)?;
         let peer = open.flow.peer;
         let itself = open.claim.as_deref().is_some_and(|c| c.trim_matches(['[', ']']).parse() == Ok(peer.ip()));
-        let by_address = !policy.decide(None, Some(peer.ip()), peer.port(), Protocol::Tcp).action.refuses();
+        let by_address =
+            !policy.decide_as(open.class, None, Some(peer.ip()), peer.port(), Protocol::Tcp).action.refuses();
         if itself || by_address || open.action.refuses() {
             return None;
         }

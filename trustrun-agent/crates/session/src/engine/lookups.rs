@@ -5,6 +5,7 @@ use std::{net::SocketAddr, rc::Rc, time::Duration};
 use trustrun_model::{
     Action, Fact, Flow, Instants, LookupRefusal, Observation, ProcessId, Protocol, Reason, SensorKind,
 };
+use trustrun_policy::Class;
 use trustrun_wire::dns;
 
 use super::{Engine, Open, Reaction};
@@ -35,7 +36,7 @@ impl Engine {
         };
         let name: Rc<str> = message.question.name.as_str().into();
         let kind = dns::type_word(message.question.qtype).into_owned();
-        let (action, rule) = self.lookup_action(&name);
+        let (action, rule) = self.lookup_action(Class(who.class), &name);
         self.ledger.query(Rc::clone(&name), kind.clone(), flow.peer, action);
         self.last_host = Some(Rc::clone(&name));
         self.last_rule = Some(Rc::clone(&rule));
@@ -106,31 +107,31 @@ impl Engine {
             return Vec::new();
         };
         let tgid = process.map_or(0, |p| p.pid);
-        let process = ProcessId { tgid, tid: tgid, uid: 0 };
+        let process = ProcessId { tgid, tid: tgid, ..ProcessId::default() };
         // The answer that the client gets is the resolver's business, so nothing is left to be done here.
         let _ = self.query(at, process, &flow, None, true, query);
         let name = self.last_host.clone();
-        let refuses = self.judge.enforce && name.is_some_and(|n| self.lookup_action(&n).0.refuses());
+        let refuses = self.judge.enforce && name.is_some_and(|n| self.lookup_action(Class::default(), &n).0.refuses());
         let refused = refuses.then_some(LookupRefusal::Policy);
         let mut facts = vec![Fact::Query { flow, refused, resolver: true, message: query.into() }];
         if let Some(answer) = answer {
-            self.answer(at, &flow, true, answer);
+            self.answer(at, Class::default(), &flow, true, answer);
             facts.push(Fact::Answer { flow, believed: true, bound: None, message: answer.into() });
         }
         facts.into_iter().map(|fact| Observation { at, sensor: SensorKind::Ebpf, process, fact }).collect()
     }
 
-    fn lookup_action(&self, name: &str) -> (Action, Rc<str>) {
+    fn lookup_action(&self, class: Class, name: &str) -> (Action, Rc<str>) {
         let Some(m) = &self.judge.policy else { return (Action::Allow, Rc::clone(&self.internal.none)) };
-        let d = m.decide_query(name);
+        let d = m.decide_query_as(class, name);
         let rule = d.rule.map_or_else(|| Rc::clone(&self.internal.default), |r| m.rule_name(r).into());
-        if d.action.refuses() && m.is_search_expansion(name, &self.judge.search).is_some() {
+        if d.action.refuses() && m.is_search_expansion(class, name, &self.judge.search).is_some() {
             return (Action::Allow, "search list".into());
         }
         (d.action, rule)
     }
 
-    pub(super) fn answer(&mut self, at: Instants, flow: &Flow, believed: bool, bytes: &[u8]) {
+    pub(super) fn answer(&mut self, at: Instants, class: Class, flow: &Flow, believed: bool, bytes: &[u8]) {
         let Ok(message) = dns::Message::decode_start(bytes) else { return };
         let name: Rc<str> = message.question.name.as_str().into();
         self.last_host = Some(Rc::clone(&name));
@@ -139,7 +140,7 @@ impl Engine {
         let plain: Vec<_> = addresses.iter().map(|(ip, _)| *ip).collect();
         self.ledger.answers(&name, &kind, flow.peer, &plain);
         // Exactly what the kernel binds: answers to believed queries for names that may be connected to.
-        let refused = self.judge.policy.as_ref().is_some_and(|m| m.decide_query(&name).action.refuses());
+        let refused = self.judge.policy.as_ref().is_some_and(|m| m.decide_query_as(class, &name).action.refuses());
         if !believed
             || (refused && self.judge.enforce)
             || message.flags.rcode != dns::NOERROR

@@ -4,6 +4,8 @@ use std::rc::Rc;
 
 use trustrun_model::{Action, Decided, Direction, Evidence, Flow, Instants, Protocol, Reason};
 
+use trustrun_policy::Class;
+
 use super::Engine;
 use crate::News;
 
@@ -14,7 +16,7 @@ impl Engine {
         if self.nameless(flow, &decided, evidence) {
             return (Decided { action: Action::Allow, ..decided }, Rc::clone(&self.internal.unknown));
         }
-        let rule = self.explain(flow, &decided, at);
+        let rule = self.explain(flow, Class::default(), &decided, at);
         (decided, rule)
     }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use trustrun_model::{Decided, Direction, Flow, FlowId, Observation, Protocol};
+use trustrun_policy::Class;
 
 use super::{Engine, Open, Reaction};
 use crate::{ledger::Breach, suggest};
@@ -25,8 +26,9 @@ impl Engine {
         let local = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
         let flow = Flow { id, protocol, direction: Direction::Out, local, peer };
         let process = self.who(o.process, Some(&flow));
-        let (host, evidence) = self.name(&flow, o.at);
-        let rule = self.explain(&flow, decided, o.at);
+        let class = Class(o.process.class);
+        let (host, evidence) = self.name(&flow, class, o.at);
+        let rule = self.explain(&flow, class, decided, o.at);
         let open = Open {
             flow,
             at: o.at,
@@ -39,6 +41,7 @@ impl Engine {
             action: decided.action,
             rule,
             process,
+            class,
             gather: None,
         };
         let reaction = self.violated(o.at, &open, decided);

@@ -50,7 +50,7 @@ pub(crate) fn opened(n: u64) -> EventRow {
 
 pub(crate) fn observation(n: u64, fact: Fact) -> Observation {
     let at = Instants { boot_ns: n.wrapping_mul(1_000), wall_ns: 1_795_211_734_000_000_000 };
-    Observation { at, sensor: SensorKind::Ebpf, process: ProcessId { tgid: 7, tid: 8, uid: u32::MAX }, fact }
+    Observation { at, sensor: SensorKind::Ebpf, process: ProcessId { tgid: 7, tid: 8, uid: u32::MAX, class: 0 }, fact }
 }
 
 pub(crate) fn report(start: &SessionStart, verdict: Verdict, stats: &Stats) -> Report {
