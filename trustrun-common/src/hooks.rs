@@ -26,6 +26,8 @@ pub mod counter {
     pub const CLOBBERED: u32 = 10;
     /// Processes not kept because `TASKS` was full: one of them could leave the cgroup unseen.
     pub const TASKS_FULL: u32 = 11;
+    /// Packets that were led elsewhere first (a source route), while only watching.
+    pub const SOURCE_ROUTED: u32 = 12;
     /// 1 if the counters could not be read; set by the guard, not by a program.
     pub const UNREAD: u32 = 13;
     /// First of one counter for each hook, while `Config.counting`: [`HOOK`]` + hook`.

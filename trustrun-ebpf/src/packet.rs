@@ -127,6 +127,79 @@ unsafe fn peeked(ctx: &SkBuffContext, protocol: u8, peer: Address, p: *const u8,
     k
 }
 
+/// IPPROTO_ROUTING; also said of IPv4 packets that may have a source route.
+pub const ROUTING: u8 = 43;
+/// Extension headers of IPv6 that a routing header may stand behind: hop-by-hop and destination options.
+const BEFORE_ROUTING: [u8; 2] = [0, 60];
+/// Options of IPv4 (RFC 791 3.1): the end, a filler, a loose and a strict source route.
+const END: u8 = 0;
+const FILLER: u8 = 1;
+const LOOSE: u8 = 131;
+const STRICT: u8 = 137;
+
+/// Whether what was peeked at is to be asked with [`source_routed`].
+#[inline(always)]
+pub fn maybe_routed(protocol: u8) -> bool {
+    protocol == ROUTING || protocol == BEFORE_ROUTING[0] || protocol == BEFORE_ROUTING[1]
+}
+
+/// Whether a packet goes to others before it goes where the program said: a source route of IPv4, a routing header of IPv6
+/// of any type.
+#[inline(always)]
+pub fn source_routed(ctx: &SkBuffContext) -> bool {
+    let Ok(first) = ctx.load::<u8>(0) else { return false };
+    if first >> 4 == 4 {
+        return first & 15 > 5 && source_route(ctx, ((first & 15) as usize) * 4);
+    }
+    let Ok(mut next) = ctx.load::<u8>(6) else { return false };
+    let mut at = V6;
+    for _ in 0..3 {
+        if next == ROUTING {
+            return true;
+        }
+        if !maybe_routed(next) {
+            return false;
+        }
+        let Ok([following, size]) = ctx.load::<[u8; 2]>(at) else { return false };
+        next = following;
+        at += (size as usize + 1) * 8;
+    }
+    // So many headers say nothing of where it goes.
+    true
+}
+
+/// Whether there may be a source route among the options of an IPv4 header: not where there is one option, and that is none.
+#[inline(always)]
+fn more_than_one_option(ctx: &SkBuffContext, end: usize) -> bool {
+    let Ok([option, size]) = ctx.load::<[u8; 2]>(V4) else { return true };
+    let alone = (size as usize + 3) & !3 == end - V4;
+    option <= FILLER || option == LOOSE || option == STRICT || !alone
+}
+
+/// Walks the options of an IPv4 header, which ends at `end`.
+#[inline(always)]
+fn source_route(ctx: &SkBuffContext, end: usize) -> bool {
+    let mut at = V4;
+    for _ in 0..40 {
+        if at >= end {
+            return false;
+        }
+        let Ok(option) = ctx.load::<u8>(at) else { return false };
+        if option == LOOSE || option == STRICT {
+            return true;
+        }
+        if option == END {
+            return false;
+        }
+        at += 1;
+        if option != FILLER {
+            let Ok(size) = ctx.load::<u8>(at) else { return false };
+            at += (size as usize).saturating_sub(1);
+        }
+    }
+    false
+}
+
 /// The same for a packet whose headers do not lie in one piece, or which has IP options.
 #[inline(always)]
 fn peek_copy<const OUT: bool>(ctx: &SkBuffContext) -> Option<Peek> {
@@ -136,7 +209,9 @@ fn peek_copy<const OUT: bool>(ctx: &SkBuffContext) -> Option<Peek> {
             return None;
         }
         let ip = if OUT { [h[16], h[17], h[18], h[19]] } else { [h[12], h[13], h[14], h[15]] };
-        (h[9], ((h[0] & 15) as usize) * 4, mapped(u32::from_ne_bytes(ip)))
+        // With a source route its transport header says nothing of where it goes first.
+        let routed = OUT && h[0] & 15 > 5 && more_than_one_option(ctx, ((h[0] & 15) as usize) * 4);
+        (if routed { ROUTING } else { h[9] }, ((h[0] & 15) as usize) * 4, mapped(u32::from_ne_bytes(ip)))
     } else {
         let peer: [u32; 4] = ctx.load(if OUT { 24 } else { 8 }).ok()?;
         (h[6], V6, address(peer))

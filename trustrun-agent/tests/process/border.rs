@@ -223,3 +223,39 @@ u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.sendto(b"x", ("127.0.0.1
     ran.verdict("incomplete").says("by a packet socket");
     assert!(ran.report()["gaps"][0]["detail"].as_str().unwrap().contains("python3"));
 }
+
+#[test]
+fn a_source_route_is_a_gap_where_it_is_only_watched() {
+    let Some(case) = Case::new() else { return };
+    if !have(&["python3"]) {
+        return;
+    }
+    // IP_OPTIONS with a filler and a loose source route by 127.0.0.2, then IPV6_RTHDR with one segment.
+    let script = r#"
+import socket, sys
+if sys.argv[1] == "4":
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, bytes([1, 131, 7, 4, 127, 0, 0, 2]))
+    to = ("127.0.0.1", 9)
+else:
+    s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    s.setsockopt(socket.IPPROTO_IPV6, 57, bytes([0, 2, 4, 0, 0, 0, 0, 0]) + socket.inet_pton(socket.AF_INET6, "::1"))
+    to = ("::1", 9)
+s.sendto(b"x", to)
+"#;
+    let case = case.policy("version: 1\ndefault: allow\n");
+    let ran = case.run(&["python3", "-c", script, "4"]);
+    assert_eq!(ran.exits(0).gaps(), ["source-route"], "{}", ran.stderr);
+    ran.verdict("incomplete");
+    let ran = case.run(&["python3", "-c", script, "6"]);
+    if !ran.status.success() {
+        trustrun_lab::skip("this kernel makes no routing headers");
+        return;
+    }
+    assert_eq!(ran.gaps(), ["source-route"]);
+    // Where something is refused it does not leave, whoever is allowed.
+    let case = Case::anyone().policy("version: 1\ndefault: block\nrules:\n  - allow: [\"any/::1\"]\n");
+    let ran = case.with(&["--run-as", "nobody"]).run(&["python3", "-c", script, "6"]);
+    assert!(ran.stderr.contains("PermissionError: [Errno 1]"), "{}", ran.stderr);
+    ran.exits(1).verdict("fail");
+}

@@ -151,8 +151,8 @@ pub extern "C" fn first_number(slot: u64) -> u64 {
     again(slot).is_some_and(read_number) as u64
 }
 
-/// Most letters of a label.
-const LABEL: u32 = 64;
+/// How much of a label is read: what is as long, and a number as far as that, is none of a host's names.
+const LABEL: u32 = 24;
 /// What a label has besides digits: letters of hexadecimal numbers, an `x`, others.
 const HEX: u64 = 1;
 const X: u64 = 2;
@@ -189,7 +189,8 @@ fn read_number(s: *mut Scratch) -> bool {
             store(&raw mut (*s).owner, at);
         }
         let (begin, has) = (load(&raw const (*s).owner), load(&raw const (*s).records));
-        let hex = has & OTHER == 0 && byte(s, begin) == b'0' as u64 && byte(s, begin + 1) | 0x20 == b'x' as u64;
-        has == 0 || hex
+        let long = end.wrapping_sub(begin) >= LABEL as u64;
+        let hex = byte(s, begin) == b'0' as u64 && byte(s, begin + 1) | 0x20 == b'x' as u64;
+        has == 0 || (has & OTHER == 0 && has & X != 0 && (long || hex))
     }
 }

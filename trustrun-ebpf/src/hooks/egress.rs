@@ -196,6 +196,15 @@ pub fn egress_other(ctx: SkBuffContext) -> i32 {
         return fallback;
     };
     let cookie = packet::cookie(&ctx);
+    if packet::source_routed(&ctx) {
+        // Whatever was decided was about the last stop. Judged by the address of the first one while only watching.
+        if enforcing(config) {
+            let d = Decision::new(ACTION_BLOCK, reason::KIND);
+            tell_packet(p, cookie, emit::NOBODY, &d, config);
+            return 0;
+        }
+        count(counter::SOURCE_ROUTED);
+    }
     let allowed =
         if p.protocol == 17 { first_datagram(&ctx, s, p, cookie, config) } else { other(s, p, cookie, config) };
     if scratch::token(s) != began {

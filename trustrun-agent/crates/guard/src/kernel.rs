@@ -39,6 +39,7 @@ pub const OPTIONAL: &[(&str, Release, &str)] = &[
         Release(6, 1),
         "a unix socket that somebody outside makes later is reached and told, and not refused",
     ),
+    ("the hook packet_sent", Release(6, 1), "packet sockets of a watched command of root's are a limit, and not told"),
     ("Landlock's scopes", Release(6, 12), "abstract sockets and signals to processes outside are within reach"),
     ("the verifier's count", Release(5, 16), "the verifier budget is not tested, only that the programs load"),
 ];

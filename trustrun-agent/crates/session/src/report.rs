@@ -141,7 +141,7 @@ impl Engine {
         let emitted = c(counter::EMITTED);
         // Nobody counts in the kernel for a sensor that polls.
         let uncounted = if facts.sensor == SensorKind::Ebpf { last.received.saturating_sub(emitted) } else { 0 };
-        let told: [(&'static str, u64, &str); 13] = [
+        let told: [(&'static str, u64, &str); 14] = [
             ("events-dropped", emitted.saturating_sub(last.received), "events that the ring buffer had no room for"),
             ("events-uncounted", uncounted, "events beyond what the kernel counted"),
             ("events-undecoded", last.undecoded, "events that could not be decoded"),
@@ -172,6 +172,11 @@ impl Engine {
             ("hello-not-gathered", c(counter::GATHER_FULL), "first payloads that the kernel had no room to gather"),
             ("packets-unreadable", c(counter::UNREADABLE), "packets whose headers could not be read"),
             ("processes-not-kept", c(counter::TASKS_FULL), "processes that the kernel had no room to remember"),
+            (
+                "source-route",
+                c(counter::SOURCE_ROUTED),
+                "packets with a source route, which lead to others before they reach whom they were judged by",
+            ),
             (
                 "counters-unread",
                 c(counter::UNREAD),
