@@ -108,9 +108,10 @@ impl Session {
                 }
             }
         }
+        // Before the counters are read: what outlived the command goes on, and is not to be seen uncounted.
+        let changed = places::changed(self.since.0, self.since.1);
         let counters = self.counters();
         let lost = self.watch.lost();
-        let changed = places::changed(self.since.0, self.since.1);
         changed.into_iter().all(|c| self.tell(Note::Changed(c)))
             && self.tell_lost_hooks(lost)
             && self.tell(Note::Counters(counters))
