@@ -82,6 +82,7 @@ fn whatever_the_kernel_or_the_guard_counted_as_lost_is_no_pass() {
         counter::UNREADABLE,
         counter::CLOBBERED,
         counter::TASKS_FULL,
+        counter::SOURCE_ROUTED,
         counter::UNREAD,
     ] {
         assert_eq!(verdict(Some(lost)), Verdict::Incomplete, "counter {lost}");
