@@ -8,6 +8,7 @@
 mod caller;
 mod commands;
 mod policies;
+mod settings;
 mod trusted;
 
 use std::process::ExitCode;

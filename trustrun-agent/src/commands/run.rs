@@ -78,7 +78,11 @@ const FAILED: u8 = 125;
 
 /// Runs the command.
 pub(crate) fn run(args: RunArgs) -> ExitCode {
-    let outcome = plan::Plan::new(args).and_then(act::act);
+    let plan = plan::Plan::new(args);
+    if let Ok(plan) = &plan {
+        plan.said.iter().for_each(|line| eprintln!("trustrun: {line}"));
+    }
+    let outcome = plan.and_then(act::act);
     match outcome {
         Ok(code) => code,
         Err(why) => {

@@ -101,6 +101,38 @@ pub struct PolicyRef {
     /// The files that it was read from; none where it came from elsewhere.
     #[serde(default)]
     pub files: Vec<PolicyFile>,
+    /// The presets that it has.
+    #[serde(default)]
+    pub presets: Vec<PolicyPreset>,
+    /// The environment whose overlay it has.
+    #[serde(default)]
+    pub environment: Option<String>,
+    /// What of it had expired when the session began.
+    #[serde(default)]
+    pub expired: Vec<PolicyExpired>,
+    /// The settings that name it, where nobody named one.
+    #[serde(default)]
+    pub settings: Option<String>,
+}
+
+/// A preset of a policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyPreset {
+    /// `baa/azure-openai`
+    pub name: String,
+    /// SHA-256 of its text, lower-case hex.
+    pub sha256: String,
+}
+
+/// Something of a policy that no longer counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyExpired {
+    /// What it is, and what that means.
+    pub what: String,
+    /// Its last day, `YYYY-MM-DD`, in UTC.
+    pub on: String,
+    /// The document, and the line in it.
+    pub at: String,
 }
 
 /// A file that a policy was read from.

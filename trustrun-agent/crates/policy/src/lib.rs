@@ -33,7 +33,7 @@ mod yaml;
 
 pub use classes::{Class, Classes, MAX_CLASSES};
 pub use compose::{Composer, Named, NoFiles, Opened, Opener};
-pub use document::{Capture, Head, Kind};
+pub use document::{Capture, Head, Kind, Settings};
 pub use encrypted_dns::ENCRYPTED_DNS;
 pub use error::{Fault, MAX_FAULTS, Place, PolicyError, Wrong};
 pub use learn::Seen;

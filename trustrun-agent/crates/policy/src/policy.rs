@@ -39,6 +39,8 @@ pub struct Policy {
     pub documents: Vec<DocumentRef>,
     /// What no longer counts, sorted.
     pub expired: Vec<Expired>,
+    /// How many patterns of policies that may only tighten are left out, since they would loosen.
+    pub left_out: usize,
     /// The environment whose overlay it has.
     pub environment: Option<String>,
 }

@@ -198,3 +198,25 @@ fn cycles_and_missing_files_are_told_with_the_whole_chain() {
         "{error}"
     );
 }
+
+#[test]
+fn what_may_only_tighten_adds_refusals_and_nothing_else() {
+    let base = "version: 1\nname: base\ndefault: alert\nrules: [{name: own, allow: [a.test]}]\n";
+    let theirs = "version: 1\nname: theirs\ndefault: allow\nunix_sockets: [/tmp/x]\nrules:\n  - {name: open, allow: [\"*\"]}\n  - {name: no, \
+                  block: [b.test], alert: [c.test]}\nlisten: [{allow: [10.0.0.0/8]}]\n";
+    let text = |name: &str, text: &str| Named::Text(name.into(), text.as_bytes().to_vec());
+    let mut files = Files(BTreeMap::new());
+    let composer = Composer::new(&mut files, TODAY).tighten(vec![text("theirs.yaml", theirs)]);
+    let policy = composer.compose(&[text("base.yaml", base)]).unwrap();
+    assert_eq!((policy.default, policy.left_out, policy.unix_sockets.len()), (Action::Alert, 1, 0));
+    assert_eq!(policy.rules.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>(), ["no", "own"]);
+    assert_eq!(
+        (tcp(&policy, "a.test"), tcp(&policy, "b.test"), tcp(&policy, "x.test")),
+        (Action::Allow, Action::Block, Action::Alert)
+    );
+    assert_eq!(policy.listen.len(), 1, "peers were not judged at all");
+    // Where there is nothing to tighten, it is the policy, without its sockets.
+    let composer = Composer::new(&mut files, TODAY).tighten(vec![text("theirs.yaml", theirs)]);
+    let policy = composer.compose(&[]).unwrap();
+    assert_eq!((policy.default, policy.rules.len(), policy.unix_sockets.len()), (Action::Allow, 2, 0));
+}

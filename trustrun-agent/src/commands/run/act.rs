@@ -24,6 +24,7 @@ use crate::{
         FAILED,
         plan::{Plan, RunError},
     },
+    policies,
 };
 
 /// `--exit-verdict` of a command that exited with 0.
@@ -177,11 +178,7 @@ fn facts(plan: &Plan) -> Facts {
         executable: plan.executable(),
         user: plan.identity.as_ref().map(|i| i.name.clone()).or(own).unwrap_or_default(),
         operator: operator(),
-        policy: plan.policy.as_ref().map(|p| trustrun_model::PolicyRef {
-            name: p.name.clone(),
-            sha256: p.sha256.clone(),
-            files: plan.sources.clone(),
-        }),
+        policy: plan.policy.as_ref().map(|policy| policies::reference(policy, &plan.sources, plan.settings.as_deref())),
         sensor: trustrun_model::SensorKind::Ebpf,
         enforce: plan.enforce,
         locks: plan.surveyed.clone(),

@@ -14,7 +14,7 @@ use trustrun_policy::{Capture, Policy, PolicyError, Tables, TablesError};
 use trustrun_session::Resolvers;
 use trustrun_store::SessionId;
 
-use crate::{caller, commands::run::RunArgs};
+use crate::{caller, commands::run::RunArgs, policies::Chosen};
 
 /// Shortest life of a name's binding: resolvers with a TTL of 0 are common, and a program may take its time.
 pub(in crate::commands) const DNS_GRACE: Duration = Duration::from_secs(60);
@@ -91,6 +91,10 @@ pub(crate) struct Plan {
     pub(super) policy: Option<Policy>,
     /// Where the policy was read from.
     pub(super) sources: Vec<PolicyFile>,
+    /// The settings that name it.
+    pub(super) settings: Option<String>,
+    /// What the person is told about that choice.
+    pub(super) said: Vec<String>,
     pub(super) tables: Option<Tables>,
     /// How processes are told apart, where the policy wants it.
     pub(super) conditions: Option<Conditions>,
@@ -112,7 +116,7 @@ impl Plan {
     /// # Errors
     /// If a policy is not usable or the user does not exist.
     pub(crate) fn new(args: RunArgs) -> Result<Self, RunError> {
-        let (policy, sources) = policy(&args)?;
+        let Chosen { policy, sources, settings, said } = policy(&args)?;
         let enforce = policy.as_ref().is_some_and(Policy::enforcing) && !args.observe;
         let tables = policy.as_ref().map(Policy::tables).transpose()?;
         let identity = identity(&args, enforce)?;
@@ -124,6 +128,8 @@ impl Plan {
             session: SessionId::new(started_ns),
             policy,
             sources,
+            settings,
+            said,
             tables,
             conditions: conditions.flatten(),
             enforce,
@@ -182,10 +188,10 @@ fn is_executable(path: &Path) -> bool {
     path.is_file() && nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok()
 }
 
-fn policy(args: &RunArgs) -> Result<(Option<Policy>, Vec<PolicyFile>), RunError> {
-    let (policy, sources) = args.policy.for_session(args.strict)?;
-    match policy.as_ref().map(|policy| policy.capture) {
-        None | Some(Capture::Metadata) => Ok((policy, sources)),
+fn policy(args: &RunArgs) -> Result<Chosen, RunError> {
+    let chosen = args.policy.for_session(args.strict)?;
+    match chosen.policy.as_ref().map(|policy| policy.capture) {
+        None | Some(Capture::Metadata) => Ok(chosen),
         Some(capture) => Err(RunError::Capture { capture: capture.as_str() }),
     }
 }

@@ -39,6 +39,7 @@ fn policy(composed: &mut Composed, sources: &Sources<'_>, default: Action) -> Po
         canonical: "".into(),
         documents,
         expired,
+        left_out: composed.left_out,
         environment: None,
     }
 }

@@ -94,13 +94,22 @@ pub struct Composer<'a> {
     parameters: BTreeMap<String, String>,
     at_least: Option<Action>,
     placeholders: bool,
+    tighten: Vec<Named>,
 }
 
 impl<'a> Composer<'a> {
     /// Whose files count, and which day (UTC) it is.
     pub fn new(opener: &'a mut dyn Opener, today: Date) -> Self {
         let parameters = BTreeMap::new();
-        Self { opener, today: Some(today), environment: None, parameters, at_least: None, placeholders: false }
+        Self {
+            opener,
+            today: Some(today),
+            environment: None,
+            parameters,
+            at_least: None,
+            placeholders: false,
+            tighten: Vec::new(),
+        }
     }
 
     /// Takes the overlay of this name.
@@ -119,6 +128,13 @@ impl<'a> Composer<'a> {
     #[must_use]
     pub fn at_least(self, default: Action) -> Self {
         Self { at_least: Some(default), ..self }
+    }
+
+    /// Policies that may add to what is refused or reported, and to nothing else: what they would let through or milden
+    /// is left out.
+    #[must_use]
+    pub fn tighten(self, named: Vec<Named>) -> Self {
+        Self { tighten: named, ..self }
     }
 
     /// Lets something stand for values that are missing and a default that nobody says, to look at a preset by itself.
@@ -141,15 +157,17 @@ impl<'a> Composer<'a> {
             }
         }
         let mut sources = Sources::new(self.opener);
-        let mut documents = Vec::new();
-        for one in named {
-            documents.extend(sources.named(one, &faults)?);
-        }
-        documents.sort_unstable();
-        documents.dedup();
+        let documents = roots(&mut sources, named, &faults)?;
+        let tighter = roots(&mut sources, &self.tighten, &faults)?;
         let mut walk = Walk::new(&mut sources, &faults, self.today, self.placeholders);
         walk.roots(&documents, self.environment.as_deref(), &self.parameters);
-        let composed = walk.done();
+        let mut composed = walk.done();
+        if !tighter.is_empty() {
+            let mut walk = Walk::new(&mut sources, &faults, self.today, self.placeholders);
+            walk.roots(&tighter, None, &BTreeMap::new());
+            let base = if documents.is_empty() { Some(Action::Allow) } else { composed.default };
+            composed.tighten(walk.done(), base.max(self.at_least));
+        }
         let made = faults
             .is_empty()
             .then(|| finish::finish(composed, &sources, self.today, self.at_least, self.placeholders, &faults));
@@ -157,6 +175,17 @@ impl<'a> Composer<'a> {
         policy.environment = self.environment;
         Ok(policy)
     }
+}
+
+/// The documents that are named, each once.
+fn roots(sources: &mut Sources<'_>, named: &[Named], faults: &Faults) -> Result<Vec<usize>, PolicyError> {
+    let mut documents = Vec::new();
+    for one in named {
+        documents.extend(sources.named(one, faults)?);
+    }
+    documents.sort_unstable();
+    documents.dedup();
+    Ok(documents)
 }
 
 /// One document by itself, in the order in which it is written and with nothing expired: for what looks at documents, and

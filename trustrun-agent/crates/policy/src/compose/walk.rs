@@ -40,7 +40,31 @@ pub(super) struct Composed {
     pub(super) rules: Vec<Made>,
     pub(super) listen: Vec<Made>,
     pub(super) expired: Vec<Expired>,
+    pub(super) left_out: usize,
     patterns: usize,
+}
+
+impl Composed {
+    /// Takes from another what can only refuse or report more. Where nothing else matches, the default speaks: what is
+    /// milder than that would loosen, and is left out.
+    pub(super) fn tighten(&mut self, other: Self, default: Option<Action>) {
+        let Some(floor) = default else { return };
+        let mut left_out = 0;
+        let mut keep = |mut made: Made, floor: Action| {
+            let before = made.rule.patterns.len();
+            made.rule.patterns.retain(|(action, _)| *action >= floor);
+            left_out += before - made.rule.patterns.len();
+            (!made.rule.patterns.is_empty()).then_some(made)
+        };
+        // Peers are judged only where something says how.
+        let listen = if self.listen.is_empty() { Action::Allow } else { floor };
+        self.rules.extend(other.rules.into_iter().filter_map(|made| keep(made, floor)));
+        self.listen.extend(other.listen.into_iter().filter_map(|made| keep(made, listen)));
+        self.left_out += left_out;
+        self.default = self.default.max(other.default);
+        self.names.extend(other.names);
+        self.expired.extend(other.expired);
+    }
 }
 
 /// A rule of the policy.

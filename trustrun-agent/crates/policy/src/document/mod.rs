@@ -6,6 +6,7 @@
 mod extends;
 mod fields;
 mod rule;
+mod settings;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,6 +17,7 @@ use std::{
 use jiff::civil::Date;
 use trustrun_model::{Action, Untrusted};
 
+pub use self::settings::Settings;
 pub(crate) use self::{
     extends::{Entry, Extended, Overlay, Parameter, Value, check_value, is_path},
     fields::is_identifier,
