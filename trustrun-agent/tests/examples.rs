@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use jiff::civil::date;
 use trustrun_model::{Action, Protocol};
-use trustrun_policy::Policy;
+use trustrun_policy::{AnyFile, Composer, Named, Policy};
 
 fn examples() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/examples");
@@ -18,6 +19,11 @@ fn examples() -> Vec<PathBuf> {
     found
 }
 
+fn compose(file: &Path) -> Policy {
+    let named = [Named::File(file.to_owned())];
+    Composer::new(&mut AnyFile, date(2026, 11, 21)).compose(&named).expect("checked above")
+}
+
 fn check(files: &[PathBuf]) -> Output {
     let mut trustrun = Command::new(env!("CARGO_BIN_EXE_trustrun"));
     trustrun.args(["policy", "check"]).args(files).output().expect("trustrun starts")
@@ -26,7 +32,7 @@ fn check(files: &[PathBuf]) -> Output {
 #[test]
 fn every_example_is_a_policy_that_refuses_what_it_does_not_name() {
     let files = examples();
-    assert_eq!(files.len(), 2, "a notebook and a CI job: {files:?}");
+    assert_eq!(files.len(), 5, "REDCap, FHIR, notebook, R and CI: {files:?}");
     let checked = check(&files);
     let text = String::from_utf8_lossy(&checked.stdout);
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
@@ -37,7 +43,7 @@ fn every_example_is_a_policy_that_refuses_what_it_does_not_name() {
 #[test]
 fn every_example_fits_the_kernels_tables_and_is_named_as_its_file() {
     for file in examples() {
-        let policy = Policy::load(&file).expect("checked above");
+        let policy = compose(&file);
         assert_eq!(file.file_stem().and_then(|stem| stem.to_str()), Some(policy.name.as_str()));
         policy.tables().expect("tables");
     }
@@ -47,13 +53,21 @@ fn every_example_fits_the_kernels_tables_and_is_named_as_its_file() {
 fn the_examples_decide_as_their_comments_say() {
     let decide = |name: &str, host: &str| {
         let file = examples().into_iter().find(|file| file.ends_with(name)).expect("the example");
-        let compiled = Policy::load(&file).expect("checked above").compile();
+        let compiled = compose(&file).compile();
         compiled.decide(Some(host), None, 443, Protocol::Tcp).action
     };
     for (file, host, action) in [
         ("notebook.yaml", "contoso-phi.openai.azure.com", Action::Allow),
         ("notebook.yaml", "api.openai.com", Action::Kill),
         ("notebook.yaml", "example.com", Action::Block),
+        ("notebook.yaml", "other.openai.azure.com", Action::Block),
+        ("notebook.yaml", "api.wandb.ai", Action::Alert),
+        ("redcap.yaml", "redcap.example.edu", Action::Allow),
+        ("redcap.yaml", "graph.facebook.com", Action::Block),
+        ("fhir-server.yaml", "sso.example.org", Action::Allow),
+        ("fhir-server.yaml", "example.com", Action::Block),
+        ("r-analysis.yaml", "cran.r-project.org", Action::Allow),
+        ("r-analysis.yaml", "pypi.org", Action::Block),
         ("ci-job.yaml", "pypi.org", Action::Allow),
         ("ci-job.yaml", "objects.githubusercontent.com", Action::Alert),
         ("ci-job.yaml", "api.openai.com", Action::Block),

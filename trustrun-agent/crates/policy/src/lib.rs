@@ -7,6 +7,7 @@
 mod canonical;
 mod classes;
 mod compose;
+mod describe;
 mod document;
 mod encrypted_dns;
 mod error;
@@ -33,6 +34,7 @@ mod yaml;
 
 pub use classes::{Class, Classes, MAX_CLASSES};
 pub use compose::{Composer, Named, NoFiles, Opened, Opener};
+pub use describe::{Described, DescribedParameter};
 pub use document::{Capture, Head, Kind, Settings};
 pub use encrypted_dns::ENCRYPTED_DNS;
 pub use error::{Fault, MAX_FAULTS, Place, PolicyError, Wrong};
