@@ -248,7 +248,7 @@ fuzz_target!(|input: (bool, Vec<Event>)| {
         lost_hooks: Vec::new(),
         changed: Vec::new(),
         held: Default::default(),
-        unix: false,
+        unix: true,
         border: false,
         packets: false,
         attached_ns: 0,

@@ -40,9 +40,16 @@ fn a_set_up_that_fails_after_pinning_unpins() {
         }
         assert_eq!(orphans(), [] as [&str; 0], "after {middle}");
     }
+    let mut failed = 0;
     for most in few.saturating_sub(8)..=few {
         let ran = with_files(&mut case, most);
-        ran.exits(125);
+        // Where a hook that not every kernel has is what found no room, the session goes on without it, and says so.
+        match ran.status.code() {
+            Some(0) => assert!(ran.stderr.contains("INCOMPLETE"), "after {most}: {}", ran.stderr),
+            _ => drop(ran.exits(125)),
+        }
+        failed += u32::from(!ran.status.success());
         assert_eq!(orphans(), [] as [&str; 0], "after {most}: {}", ran.stderr);
     }
+    assert!(failed > 0, "none of {few} and fewer files was too few");
 }

@@ -45,8 +45,8 @@ impl Row {
     pub(crate) fn bad(&self) -> bool {
         match self.outcome {
             Outcome::Unseen(_) | Outcome::Broken(_) => true,
-            Outcome::Told(_) => self.must == Must::Refused,
-            Outcome::Named(ref limit) => self.must != Must::Named && !self.way.old.contains(&limit.as_str()),
+            Outcome::Told(ref gap) => self.must == Must::Refused && !self.way.old.contains(&gap.as_str()),
+            Outcome::Named(_) => self.must != Must::Named,
             _ => false,
         }
     }
@@ -242,22 +242,11 @@ fn judged_open((number, way): (usize, &Way), seen: &str, session: &Session) -> O
     }
 }
 
-/// The limit that names the way. One of an old kernel counts only where the report shows that it is one.
+/// The limit that names the way.
 fn limit(way: &Way, report: &Report) -> Option<Outcome> {
-    let named = |limit: &&Limit| {
-        let kind = limit.kind.as_str();
-        way.limits.contains(&kind) || way.old.contains(&kind) && lacks(kind, report)
-    };
+    let named = |limit: &&Limit| way.limits.contains(&limit.kind.as_str());
     let limit = report.limits.iter().find(named);
     limit.map(|limit| Outcome::Named(limit.kind.clone()))
-}
-
-/// Whether the hook or the lock is not in this report whose absence the limit tells of.
-fn lacks(limit: &str, report: &Report) -> bool {
-    match limit {
-        "local-services" | "later-sockets" => report.coverage.hooks.iter().all(|hook| hook.name != "unix_peer"),
-        _ => report.coverage.locks.iter().any(|lock| lock.name == limit && !lock.held),
-    }
 }
 
 /// The gap that names the way. An accepted connection is not judged: it is told as what it is, a destination.
@@ -271,7 +260,8 @@ fn named((number, way): (usize, &Way), report: &Report) -> Option<String> {
         return Some("a violation that names it".into());
     }
     let honest = matches!(report.verdict, Verdict::Incomplete | Verdict::Fail);
-    let gap = report.gaps.iter().find(|gap| way.told.contains(&gap.kind.as_str()));
+    let names = |kind: &str| way.told.contains(&kind) || way.old.contains(&kind);
+    let gap = report.gaps.iter().find(|gap| names(&gap.kind));
     gap.filter(|_| honest).map(|gap| gap.kind.clone())
 }
 

@@ -74,8 +74,8 @@ pub(crate) struct Way {
     pub(crate) told: &'static [&'static str],
     /// Kinds of limits that name this way, where it is known to be open.
     pub(crate) limits: &'static [&'static str],
-    /// Kinds of limits that name this way where the kernel is too old for the lock or the hook that stands against it: those that
-    /// are in the report only there.
+    /// Kinds of gaps that name this way where the kernel is too old for the lock or the hook that stands against it: every
+    /// report there has them.
     pub(crate) old: &'static [&'static str],
     /// Whether a refusal must be in the report too: a violation at the way's own address, or a gap.
     pub(crate) in_report: bool,

@@ -118,7 +118,7 @@ fn nobody_of_ours_keeps_a_pipe_open() {
 fn watching_changes_nothing_for_the_command() {
     let Some(case) = Case::new() else { return };
     let script = r#"
-        grep -v -E '^(Pid|Tgid|PPid|NSpid|NSpgid|NStgid|NSsid|State|Vm|Rss|Hugetlb|.*ctxt|Mems|Cpus|Threads|Name|Kthread)' /proc/self/status
+        grep -v -E '^(Pid|Tgid|PPid|NSpid|NSpgid|NStgid|NSsid|State|SigQ|Vm|Rss|Hugetlb|.*ctxt|Mems|Cpus|Threads|Name|Kthread)' /proc/self/status
         ulimit -a; umask; id; env | sort | grep -v -E '^(_|PPID)='; ls /proc/self/fd; ps -o ni= $$ 2>/dev/null
         readlink /proc/self/ns/mnt /proc/self/ns/net /proc/self/ns/user"#;
     // As under nohup, with a signal blocked, and with a descriptor of the caller's.

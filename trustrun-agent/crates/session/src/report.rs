@@ -56,6 +56,7 @@ impl Engine {
         }
         self.count_lost_hooks(facts.enforce, &last.lost_hooks);
         self.count_others(facts, &last.changed);
+        self.count_unseen(facts, last);
         // A sensor that polls has no such process.
         if last.status.is_none() && facts.sensor == SensorKind::Ebpf {
             self.ledger.gap("foreground-lost", 1, || "the process that waited for the command was lost".into());
@@ -110,6 +111,27 @@ impl Engine {
         self.ledger.gap("hook-lost", lost.len() as u64, || {
             format!("another process of root detached or replaced the kernel's hooks: {}{ended}", names.join(", "))
         });
+    }
+
+    /// What this kernel lets a command do that nothing here could have seen: then nobody can say that it did not.
+    fn count_unseen(&mut self, facts: &Facts, last: &Final) {
+        if facts.sensor != SensorKind::Ebpf || !last.watched || facts.policy.is_none() {
+            return;
+        }
+        if !last.unix && !last.border {
+            self.ledger.gap("unix-sockets-unseen", 1, || {
+                "whether the command reached a service outside over a unix socket (one without a file, or made after the \
+                 start) cannot be told by this kernel: Linux 6.3 can, and 6.1 with BPF among its security modules (`lsm=`)"
+                    .into()
+            });
+        }
+        if facts.enforce && facts.locks(last.held).iter().any(|l| l.name == "other-processes" && !l.held) {
+            self.ledger.gap("other-processes-unseen", 1, || {
+                "whether the command wrote to the memory of another process of its user, and had it act for it, cannot be \
+                 told by this kernel: Linux 5.19 with Landlock prevents it"
+                    .into()
+            });
+        }
     }
 
     /// What others may have done for the target, where that was told them or could not have been seen.

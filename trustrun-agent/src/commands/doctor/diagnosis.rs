@@ -133,9 +133,9 @@ fn limits(tried: &Tried, checks: &[Check]) -> Vec<(&'static str, String)> {
     let mut out: Vec<(&'static str, String)> =
         checks.iter().filter(|c| c.state == State::Limit).map(|c| (c.name, c.found.clone())).collect();
     if tried.probe.failed.is_none() && tried.probe.hooks.iter().any(|h| h.name == "unix_peer" && !h.seen) {
-        let why =
-            "that a command reaches a service over a unix socket is not told: this kernel has no hook for it (6.3)";
-        out.push(("local-services", why.into()));
+        let why = "that a command reaches a service over a unix socket is not told: this kernel has no hook for it (6.3), so \
+                   that no session under a policy passes, but for those that refuse it (BPF among the security modules, 6.1)";
+        out.push(("unix-sockets-unseen", why.into()));
     }
     if let Some(why) = &tried.probe.no_scope {
         out.push(("outside-slice", format!("systemd makes no scope for a session: {why}")));

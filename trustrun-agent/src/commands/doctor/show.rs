@@ -211,7 +211,7 @@ mod tests {
         let parsed: Value = serde_json::from_str(&json(&d)).unwrap();
         assert_eq!(parsed["assurance"], "none");
         assert_eq!(parsed["sensor"], Value::Null);
-        assert_eq!(parsed["hooks"].as_array().unwrap().len(), 16);
+        assert_eq!(parsed["hooks"].as_array().unwrap().len(), 18);
         assert!(!d.enforces());
     }
 }

@@ -5,8 +5,8 @@ use crate::way::{Must, WAY, Way};
 /// Gaps that say that a program outside may have been asked.
 const ASKED: &[&str] = &["unix-socket-outside", "passed-socket"];
 
-/// The limits where the kernel cannot tell of it.
-const UNTOLD: &[&str] = &["local-services", "later-sockets"];
+/// The gap of every session where the kernel cannot tell of it.
+const UNTOLD: &[&str] = &["unix-sockets-unseen"];
 
 /// One kind of `programs/others.c`, and the program outside that it asks.
 macro_rules! asks {
@@ -132,7 +132,7 @@ pub(crate) const ALL: &[Way] = &[
     },
     forces!("ptrace", "a process outside that is traced, and its memory written", "ptrace"),
     Way {
-        old: &["other-processes"],
+        old: &["other-processes-unseen"],
         ..forces!("process_memory", "a process outside whose /proc/PID/mem is written", "mem")
     },
     forces!("process_writev", "the same by process_vm_writev", "writev"),

@@ -35,13 +35,6 @@ pub(super) fn limits(facts: &Facts, locks: &[LockState], last: &Final) -> Vec<Li
              service) is that service's traffic, not the command's; this kernel cannot tell who is reached (6.3 can)",
         )),
     }
-    if facts.enforce && !held("other-processes") {
-        out.push(limit(
-            "other-processes",
-            "other processes of the command's user that let themselves be debugged are within its reach: it could write to \
-             their memory and have them act for it; this kernel cannot prevent that (Linux 5.19 with Landlock can)",
-        ));
-    }
     out.push(limit(
         "helpers-outside",
         "a process outside that means to help the command can carry bytes for it through files, named pipes or shared \

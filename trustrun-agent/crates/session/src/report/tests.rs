@@ -36,7 +36,7 @@ fn a_session_whose_engine_is_lost_is_incomplete_with_and_without_a_policy() {
 #[test]
 fn whatever_the_kernel_or_the_guard_counted_as_lost_is_no_pass() {
     let facts = facts();
-    let report = |lost: Option<u32>, lost_hooks: Vec<LostHook>| {
+    let of_kernel = |unix: bool, lost: Option<u32>, lost_hooks: Vec<LostHook>| {
         let judge = crate::Judge {
             cgroup: String::new(),
             policy: None,
@@ -62,7 +62,7 @@ fn whatever_the_kernel_or_the_guard_counted_as_lost_is_no_pass() {
             lost_hooks,
             changed: Vec::new(),
             held: trustrun_guard::locks::Held::default(),
-            unix: false,
+            unix,
             border: false,
             packets: false,
             attached_ns: 0,
@@ -71,6 +71,7 @@ fn whatever_the_kernel_or_the_guard_counted_as_lost_is_no_pass() {
         };
         Engine::new(judge).finish(&facts, &last)
     };
+    let report = |lost, lost_hooks| of_kernel(true, lost, lost_hooks);
     let verdict = |lost| report(lost, Vec::new()).verdict;
     assert_eq!(verdict(None), Verdict::Pass);
     for lost in [
@@ -87,6 +88,8 @@ fn whatever_the_kernel_or_the_guard_counted_as_lost_is_no_pass() {
     ] {
         assert_eq!(verdict(Some(lost)), Verdict::Incomplete, "counter {lost}");
     }
+    let old = of_kernel(false, None, Vec::new());
+    assert_eq!((old.verdict, old.gaps[0].kind.as_str()), (Verdict::Incomplete, "unix-sockets-unseen"));
     let of = |hook, noticed_ns| LostHook { hook, noticed_ns };
     let r = report(None, vec![of(hook::EGRESS, 1_000_000_000), of(hook::CONNECT4, 2_000_000_000)]);
     assert_eq!((r.verdict, r.gaps.len(), r.gaps[0].count), (Verdict::Incomplete, 1, 2));
