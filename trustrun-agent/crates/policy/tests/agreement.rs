@@ -32,7 +32,7 @@ proptest! {
             for process in processes() {
                 let class = class_of(matcher.classes(), &process);
                 prop_assert!(class != Class(0) || rules.iter().all(|r| r.when.is_none()), "{:?}", process);
-                let judged = named(&policy, judge(&rules, default, &process, dest));
+                let judged = judge(&rules, default, &process, dest);
                 let decided = decide(&policy, &matcher, class, dest);
                 prop_assert_eq!(&decided, &judged, "matcher, {:?}, {:?}", dest, process);
                 let kernel = kernel.entry(class).or_insert_with(|| emulate(&tables, class, dest, false));
@@ -46,7 +46,7 @@ proptest! {
         let policy = policy(&rules, default);
         let (matcher, tables) = (policy.compile(), policy.tables().unwrap());
         for dest in &destinations {
-            let judged = named(&policy, judge_unknown(&rules, default, dest));
+            let judged = judge_unknown(&rules, default, dest);
             prop_assert_eq!(&decide(&policy, &matcher, Class(0), dest), &judged, "matcher, {:?}", dest);
             prop_assert_eq!(&emulate(&tables, Class(0), dest, false), &judged, "tables, {:?}", dest);
         }

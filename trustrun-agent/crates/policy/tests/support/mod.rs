@@ -6,13 +6,12 @@
 use std::{
     cmp::Reverse,
     net::{IpAddr, Ipv6Addr},
-    sync::Arc,
 };
 
 use proptest::{prelude::*, sample::select};
 use trustrun_common::{ACTION_NONE, NetValue, PortValue, SET_DEPENDS, ask_key, port_key};
 use trustrun_model::{Action, Protocol};
-use trustrun_policy::{Class, Classes, Decision, Except, Policy, Private, RuleIndex, Tables, When};
+use trustrun_policy::{Class, Classes, Policy, Private, Tables, When};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Target {
@@ -260,6 +259,18 @@ pub(crate) fn yaml(rules: &Rules, default: Action) -> String {
                 text.push_str(&format!("    {action}: [{}]\n", patterns.join(", ")));
             }
         }
+        let except = |p: &Pat| format!("{{destination: {:?}, reason: a test}}", written(p));
+        let except: Vec<String> = rule.except.iter().map(except).collect();
+        text.push_str(&format!("    except: [{}]\n", except.join(", ")));
+        if let Some(when) = rule.when.map(|when| conditions()[when].clone()) {
+            let list = |key: &str, words: &[String]| {
+                if words.is_empty() { String::new() } else { format!("      {key}: {words:?}\n") }
+            };
+            text.push_str("    when:\n");
+            text.push_str(&list("exe", &when.exe));
+            text.push_str(&list("user", &when.user));
+            text.push_str(&list("argument", &when.argument));
+        }
     }
     text
 }
@@ -288,18 +299,7 @@ fn written(pattern: &Pat) -> String {
 }
 
 pub(crate) fn policy(rules: &Rules, default: Action) -> Policy {
-    let mut policy = Policy::parse("random.yaml", yaml(rules, default).as_bytes()).unwrap();
-    for (parsed, rule) in policy.rules.iter_mut().zip(rules) {
-        let except = |pattern: &Pat| Except {
-            pattern: written(pattern).parse().unwrap(),
-            reason: "a test".into(),
-            expires: None,
-            origin: parsed.origin.clone(),
-        };
-        parsed.except = rule.except.iter().map(except).collect();
-        parsed.when = rule.when.map(|when| Arc::new(conditions()[when].clone()));
-    }
-    policy
+    Policy::parse("random.yaml", yaml(rules, default).as_bytes()).unwrap()
 }
 
 fn normal(host: &str) -> String {
@@ -384,26 +384,25 @@ fn excepted(rule: &Rule, dest: &Dest) -> bool {
 }
 
 /// Every rule is read; the most severe wins, of equals the one whose name sorts first.
-pub(crate) fn judge(rules: &Rules, default: Action, process: &Process, dest: &Dest) -> Decision {
-    let matching = rules.iter().zip(0..).flat_map(|(rule, index)| {
+pub(crate) fn judge(rules: &Rules, default: Action, process: &Process, dest: &Dest) -> (u8, Option<String>) {
+    let matching = rules.iter().flat_map(|rule| {
         let speaks = rule.when.is_none_or(|when| holds(when, process)) && !excepted(rule, dest);
         let matches = move |p: &&Pat| {
             speaks && about(&p.target, dest) && reaches(p, dest.protocol, dest.port) && grants(p, dest.addr)
         };
         let hits = rule.patterns.iter().filter(matches);
-        hits.map(move |p| (p.action, Reverse(&rule.name), index))
+        hits.map(move |p| (p.action, Reverse(&rule.name)))
     });
     match matching.max() {
-        Some((action, _, rule)) => Decision { action, rule: Some(RuleIndex(rule)) },
-        None => Decision { action: default, rule: None },
+        Some((action, Reverse(rule))) => (number(action), Some(rule.clone())),
+        None => (number(default), None),
     }
 }
 
 /// Of a process that nobody knows: the most severe that any would get.
-pub(crate) fn judge_unknown(rules: &Rules, default: Action, dest: &Dest) -> Decision {
-    let name = |d: &Decision| d.rule.map(|r| Reverse(&rules[r.0 as usize].name));
+pub(crate) fn judge_unknown(rules: &Rules, default: Action, dest: &Dest) -> (u8, Option<String>) {
     let judged = processes().iter().map(|p| judge(rules, default, p, dest)).collect::<Vec<_>>();
-    *judged.iter().max_by_key(|d| (d.action, name(d).is_some(), name(d))).unwrap()
+    judged.into_iter().max_by_key(|(action, rule)| (*action, rule.is_some(), Reverse(rule.clone()))).unwrap()
 }
 
 /// What becomes of a lookup, from its definition: each protocol, and each port at which anything can change.
