@@ -100,7 +100,7 @@ impl Places {
 fn read(path: &Path, must_count: bool, why: &mut Vec<String>) -> Result<Option<Settings>, PolicyError> {
     let mut opener = Counting::of_settings();
     match opener.open(path) {
-        Ok(opened) => Settings::parse(path, opened.octets).map(Some),
+        Ok(opened) => Settings::parse(path, opened.octets, opened.hidden).map(Some),
         Err(PolicyError::Unreadable { source, .. })
             if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
         {

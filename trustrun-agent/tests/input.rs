@@ -372,3 +372,15 @@ fn secrets_are_stored_and_shown_nowhere() {
     }
     assert!(case.read("events.ndjson").contains("--password="), "the rest of the argument stays");
 }
+
+#[test]
+fn conditions_that_this_host_cannot_tell_are_refused_where_the_policy_enforces() {
+    let rule = |rest: &str| format!("version: 1\ndefault: block\nrules:\n  - {{allow: [\"a.test\"], {rest}}}\n");
+    for (text, why) in [
+        (rule("when: {exe: /no/such/program}"), "matches no file on this host"),
+        (rule("when: {user: no-such-user}"), "there is no such user"),
+        ("version: 1\ndefault: block\nlisten:\n  - {allow: [\"10.0.0.0/8\"]}\n".to_owned(), "cannot be enforced yet"),
+    ] {
+        refused(&Case::anyone().policy(&text)).says(why);
+    }
+}

@@ -245,6 +245,18 @@ fn a_learned_policy_is_a_policy_under_which_the_same_command_passes() {
     }
     let again = Case::anyone().with(&["--policy", learned.to_str().unwrap()]);
     inside(&again).exits(0).verdict("pass");
+    // From the database it is the same, and beside itself there is nothing to learn.
+    let learn = |words: &[&str]| {
+        let mut command = Command::new(TRUSTRUN);
+        command.args(["policy", "learn", "last", "--accept-all", "--name", "learned"]).args(words);
+        String::from_utf8(command.arg("--db").arg(again.db()).stdin(Stdio::null()).output().unwrap().stdout).unwrap()
+    };
+    let patterns = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter_map(|line| line.trim().strip_prefix("- \""));
+        lines.filter_map(|line| line.split('"').next()).map(str::to_owned).collect()
+    };
+    assert_eq!(patterns(&learn(&[])), patterns(&text));
+    assert_eq!(patterns(&learn(&["--base", learned.to_str().unwrap()])), Vec::<String>::new());
     // And nothing else does.
     let plain = again.command(&["curl", "-sS", "http://evil.test/"]);
     let mut c = lab.command(plain.get_program());

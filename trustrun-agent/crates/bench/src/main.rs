@@ -26,7 +26,7 @@ struct Args {
     /// Write the figures (JSON).
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Measure these parts only: hooks, speed, start, idle, events.
+    /// Measure these parts only: hooks, speed, start, idle, events, policy.
     #[arg(long, value_name = "PART", value_delimiter = ',')]
     only: Vec<String>,
     /// A tenth of the rounds: to see whether everything works.

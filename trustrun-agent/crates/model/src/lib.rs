@@ -19,8 +19,9 @@ pub use observation::{
     ClaimSource, Decided, Fact, Flow, LookupRefusal, Observation, ProcessId, Reason, SensorKind, Transport,
 };
 pub use report::{
-    Counters, Coverage, Destination, Exit, Gap, Hook, Limit, LockState, Operator, PolicyExpired, PolicyFile,
-    PolicyPreset, PolicyRef, Process, QueryRecord, Report, SCHEMA, SelfTest, SessionInfo, ToolInfo, Violation,
+    BaaClass, BaaStatus, Counters, Coverage, Destination, Exit, Gap, Hook, Limit, LockState, Operator, PolicyExpired,
+    PolicyFile, PolicyPreset, PolicyRef, Process, QueryRecord, Report, SCHEMA, SelfTest, SessionInfo, ToolInfo,
+    Violation,
 };
 pub use severity::Severity;
 pub use text::{Untrusted, inert_json};

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Action, Assurance, Direction, Evidence, Protocol, Verdict};
+use crate::{Action, Assurance, Direction, Evidence, Protocol, Severity, Verdict};
 
 /// The value of `schema`.
 pub const SCHEMA: &str = "trustrun.report/1";
@@ -231,8 +231,8 @@ pub struct Destination {
     pub action: Action,
     /// The rule that said so: its name, `default`, or a reason of our own (`internal`, `resolver`).
     pub rule: String,
-    /// The BAA that covers it.
-    pub baa: Option<String>,
+    /// The business associate agreement that it is under, where its rule is of a BAA preset.
+    pub baa: Option<BaaStatus>,
     /// How many connections.
     pub connections: u64,
     /// Transport payload bytes, retransmissions included.
@@ -299,6 +299,62 @@ pub struct Violation {
     pub suggestion: String,
     /// How many alike were folded into this one.
     pub count: u64,
+    /// Who began the connection.
+    #[serde(default = "outgoing")]
+    pub direction: Direction,
+    /// How bad it is: as its rule says, else as its action does.
+    #[serde(default = "unknown")]
+    pub severity: Severity,
+    /// Why the rule is there, in the words of who wrote it.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// What turns off the program's wish to connect there.
+    #[serde(default)]
+    pub remedy: Option<String>,
+    /// Document and line of the rule.
+    #[serde(default)]
+    pub source: Option<String>,
+}
+
+/// Of reports that were made before there were others.
+fn outgoing() -> Direction {
+    Direction::Out
+}
+
+/// Of reports that were made before it was told.
+fn unknown() -> Severity {
+    Severity::Medium
+}
+
+/// What is known of the business associate agreement of a destination.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaaStatus {
+    /// Whether it is covered.
+    pub status: BaaClass,
+    /// The preset that the rule is from.
+    pub preset: String,
+    /// Whether nobody else's tenant can be behind the name.
+    pub tenant_verified: bool,
+    /// With whom the agreement is.
+    pub counterparty: Option<String>,
+    /// Contract number, document or link.
+    pub reference: Option<String>,
+    /// Its last day (UTC).
+    pub expires: Option<String>,
+    /// Why, for a person; empty where there is nothing to say.
+    pub note: String,
+}
+
+/// Whether a destination is covered by a business associate agreement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BaaClass {
+    /// One's own tenant, under an agreement.
+    Covered,
+    /// A provider who offers agreements: the tenant is not known, or the policy names no agreement.
+    Capable,
+    /// The agreement has ended.
+    Expired,
 }
 
 /// Something this session may have missed.

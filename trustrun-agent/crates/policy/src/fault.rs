@@ -90,8 +90,12 @@ pub enum Fault {
     #[error("no document has the environment `{found}`: {known}{}", or_nothing(.meant))]
     Environment { found: String, known: String, meant: Option<String> },
     #[error(
-        "the policy's canonical form does not say what the policy says ({detail}): this is a defect of trustrun, which \
+        "line {line} is not as the canonical form has it: wanted, to the octet, what a composed policy was written as"
+    )]
+    NotCanonical { line: u64 },
+    #[error(
+        "line {line} of the policy's canonical form does not say what the policy says: this is a defect of trustrun, which \
              runs nothing under it; please report it with the policy"
     )]
-    Canonical { detail: String },
+    Canonical { line: u64 },
 }

@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::Read as _, path::Path};
 
-use crate::{Opened, Opener, Policy, PolicyError, canonical, compose, document::Form};
+use crate::{Opened, Opener, Policy, PolicyError, canonical, compose};
 
 /// Most octets of a policy's text; a million rules with names fit.
 pub const MAX_BYTES: u64 = 64 << 20;
@@ -64,7 +64,7 @@ impl Policy {
         if octets.len() as u64 > MAX_BYTES {
             return Err(too_large(source, format!("more than {MAX_BYTES} octets")));
         }
-        compose::alone(source, octets, Form::Written)
+        compose::alone(source, octets)
     }
 
     /// Parses a canonical form ([`Policy`]'s `canonical`); its rules say as `origin` the document that they come from.

@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::HashMap, net::IpAddr};
 use trustrun_model::{Action, Protocol};
 
 use crate::{
-    Class, Classes, Policy, RuleIndex,
+    About, Class, Classes, Policy, RuleIndex,
     pattern::{Net, V4, mapped, normal, prefix},
     ports::{Hit, PortTable},
     private::is_private,
@@ -37,6 +37,9 @@ pub struct Matcher {
     ranks: Ranks,
     classes: Classes,
     rules: Vec<String>,
+    about: Vec<About>,
+    /// Rules for accepted connections, where there are any.
+    listen: Option<Box<Self>>,
 }
 
 /// A connection as it is decided about.
@@ -73,7 +76,26 @@ impl Matcher {
             ranks,
             classes: targets.classes,
             rules: policy.rules.iter().map(|r| r.name.clone()).collect(),
+            about: policy.rules.iter().map(About::new).collect(),
+            listen: (!policy.listen.is_empty()).then(|| Box::new(Self::listening(policy))),
         }
+    }
+
+    fn listening(policy: &Policy) -> Self {
+        Self::new(&Policy { rules: policy.listen.clone(), listen: Vec::new(), ..policy.clone() })
+    }
+
+    /// The rules for accepted connections: their destinations are the peers, with the port of ours. None where nothing
+    /// is said about them, and they are not judged.
+    #[must_use]
+    pub fn listen(&self) -> Option<&Self> {
+        self.listen.as_deref()
+    }
+
+    /// What is said beside the destinations of a rule of a [`Decision`].
+    #[must_use]
+    pub fn about(&self, rule: RuleIndex) -> Option<&About> {
+        self.about.get(rule.0 as usize)
     }
 
     /// Decides about a destination of a process that is not classified: see [`Matcher::decide_as`].

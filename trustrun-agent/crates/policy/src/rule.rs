@@ -79,7 +79,7 @@ pub struct When {
 }
 
 /// What is known of a business associate agreement.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Baa {
     /// The preset that the destinations come from.
     pub preset: String,
@@ -90,7 +90,7 @@ pub struct Baa {
 }
 
 /// `baa: {counterparty, reference, expires}`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Agreement {
     /// With whom.
     pub counterparty: String,

@@ -40,8 +40,12 @@ pub(crate) enum Kind<'t> {
 /// Where reading stopped.
 struct Stop(Spot, Fault);
 
-/// Reads one document.
-pub(crate) fn read<'t>(text: &'t Text, faults: &Faults) -> Option<Node<'t>> {
+/// Takes the entries of a document's long lists, by the list's key and the entry's place in it.
+pub(crate) type Sink<'s> = dyn FnMut(&str, usize, &Node<'_>) + 's;
+
+/// Reads one document. Entries of the lists under `long` keys go to `sink` one by one, so that a long list is never there
+/// as a whole: the lists are then empty.
+pub(crate) fn read<'t>(text: &'t Text, faults: &Faults, long: &[&str], sink: &mut Sink<'_>) -> Option<Node<'t>> {
     let options = granit_parser::options! {
         disallow_directives: true,
         emit_unresolved_aliases: true,
@@ -57,6 +61,8 @@ pub(crate) fn read<'t>(text: &'t Text, faults: &Faults) -> Option<Node<'t>> {
         nodes: 0,
         faults,
         text,
+        long,
+        sink,
     };
     match reader.document() {
         Ok(node) => Some(node),
@@ -67,7 +73,7 @@ pub(crate) fn read<'t>(text: &'t Text, faults: &Faults) -> Option<Node<'t>> {
     }
 }
 
-struct Reader<'t, 'f> {
+struct Reader<'t, 'f, 's> {
     source: &'t str,
     events: Parser<'t, StrInput<'t>>,
     anchors: HashMap<usize, Node<'t>>,
@@ -75,9 +81,11 @@ struct Reader<'t, 'f> {
     nodes: usize,
     faults: &'f Faults,
     text: &'t Text,
+    long: &'f [&'f str],
+    sink: &'f mut Sink<'s>,
 }
 
-impl<'t> Reader<'t, '_> {
+impl<'t> Reader<'t, '_, '_> {
     fn document(&mut self) -> Result<Node<'t>, Stop> {
         let mut document = None;
         loop {
@@ -87,6 +95,7 @@ impl<'t> Reader<'t, '_> {
                 Event::DocumentStart(..) if document.is_some() => return Err(Stop(at, Fault::SecondDocument)),
                 Event::DocumentStart(..) => {}
                 Event::StreamEnd => return document.ok_or(Stop(Spot::TOP, Fault::Empty)),
+                Event::MappingStart(_, 0, None) => document = Some(self.top(at)?),
                 event => document = Some(self.node(event, at)?),
             }
         }
@@ -99,6 +108,43 @@ impl<'t> Reader<'t, '_> {
             // The parser ends with `StreamEnd`, after which nobody asks.
             None => Err(Stop(Spot::TOP, Fault::Empty)),
         }
+    }
+
+    /// The mapping that a document is.
+    fn top(&mut self, at: Spot) -> Result<Node<'t>, Stop> {
+        let mut map = Vec::new();
+        loop {
+            let (event, key_at) = match self.next()? {
+                (Event::MappingEnd, end) => {
+                    return Ok(Node { at: Spot { end: end.end.max(at.end), ..at }, kind: Kind::Map(map) });
+                }
+                key => key,
+            };
+            let key = self.node(event, key_at)?;
+            let long = matches!(&key.kind, Kind::Scalar(name) if self.long.contains(&&**name));
+            let value = match self.next()? {
+                (Event::SequenceStart(_, 0, None), at) if long => {
+                    self.entries(&key)?;
+                    Node { at, kind: Kind::List(Vec::new()) }
+                }
+                (event, at) => self.node(event, at)?,
+            };
+            map.push((key, value));
+        }
+    }
+
+    fn entries(&mut self, key: &Node<'_>) -> Result<(), Stop> {
+        let Kind::Scalar(name) = &key.kind else { return Ok(()) };
+        for index in 0.. {
+            match self.next()? {
+                (Event::SequenceEnd, _) => break,
+                (event, at) => {
+                    let node = self.node(event, at)?;
+                    (self.sink)(name, index, &node);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// As deep as the parser lets lists and mappings lie in each other.

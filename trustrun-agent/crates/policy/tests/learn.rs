@@ -12,10 +12,17 @@ use trustrun_policy::{Policy, Seen};
 fn reads_as_a_person_would_write_it() {
     let addr: IpAddr = "192.0.2.7".parse().unwrap();
     let v6: IpAddr = "2001:db8::1".parse().unwrap();
-    let seen = |host, addr, port, proto, count| Seen { host, addr, port, proto, count };
+    let seen = |host, addr, port, proto, count| Seen {
+        host,
+        addr: Some(addr),
+        port,
+        proto: Some(proto),
+        count,
+        session: "s-1",
+        ..Seen::default()
+    };
     let text = Policy::propose(
         "first",
-        "s-1",
         &[
             seen(Some("PyPI.org."), addr, 443, Protocol::Tcp, 2),
             seen(Some("pypi.org"), v6, 443, Protocol::Tcp, 1),
@@ -24,9 +31,9 @@ fn reads_as_a_person_would_write_it() {
             seen(Some("bad\"name\n"), addr, 0, Protocol::Other(1), 1),
         ],
     );
-    let expected = "version: 1\nname: \"first\"\ndefault: block\nrules:\n  - name: \"learned from session s-1\"\n    allow:\n      \
-        - \"pypi.org:443\" # 3 times\n      - \"[2001:db8::1]:443\" # 1 time\n      - \"udp/192.0.2.7:53\" # 1 time\n      \
-        - \"icmp/192.0.2.7\" # 1 time\n";
+    let expected = "version: 1\nname: \"first\"\ndefault: block\nrules:\n  - name: \"learned\"\n    allow:\n      \
+        - \"pypi.org:443\" # 3 times, session s-1\n      - \"[2001:db8::1]:443\" # 1 time, session s-1\n      - \"udp/192.0.2.7:53\" # 1 time, session s-1\n      \
+        - \"icmp/192.0.2.7\" # 1 time, session s-1\n";
     let mut lines: Vec<&str> = text.lines().skip(1).collect();
     let mut wanted: Vec<&str> = expected.lines().collect();
     // Patterns are sorted, but by what they mean rather than by their text.
@@ -37,7 +44,7 @@ fn reads_as_a_person_would_write_it() {
 
 #[test]
 fn of_nothing_allows_nothing() {
-    let policy = Policy::parse("learned", Policy::propose("x", "y", &[]).as_bytes()).unwrap();
+    let policy = Policy::parse("learned", Policy::propose("x", &[]).as_bytes()).unwrap();
     assert!(policy.rules.is_empty() && policy.default == Action::Block);
 }
 
@@ -51,19 +58,21 @@ proptest! {
             .iter()
             .map(|d| Seen {
                 host: d.host.as_deref(),
-                addr: d.addr.unwrap_or_else(|| [192, 0, 2, 1].into()),
+                addr: Some(d.addr.unwrap_or_else(|| [192, 0, 2, 1].into())),
                 port: d.port,
-                proto: Protocol::from_number(d.protocol),
+                proto: Some(Protocol::from_number(d.protocol)),
                 count: 1,
+                session: &session,
+                ..Seen::default()
             })
             .collect();
-        seen.push(Seen { host: host.as_deref(), addr: [192, 0, 2, 9].into(), port: 443, proto: Protocol::Tcp, count: 1 });
-        let text = Policy::propose(&name, &session, &seen);
+        seen.push(Seen { host: host.as_deref(), addr: Some([192, 0, 2, 9].into()), port: 443, count: 1, ..Seen::default() });
+        let text = Policy::propose(&name, &seen);
         let policy = Policy::parse("learned", text.as_bytes());
         prop_assert!(policy.is_ok(), "{}\n{}", policy.unwrap_err(), text);
         let matcher = policy.unwrap().compile();
         for s in seen {
-            prop_assert_eq!(matcher.decide(s.host, Some(s.addr), s.port, s.proto).action, Action::Allow, "{:?}\n{}", s, text);
+            prop_assert_eq!(matcher.decide(s.host, s.addr, s.port, s.proto.unwrap_or(Protocol::Tcp)).action, Action::Allow, "{:?}\n{}", s, text);
         }
         let other = matcher.decide(Some("elsewhere.invalid"), Some([198, 51, 100, 1].into()), 443, Protocol::Tcp);
         prop_assert_eq!(other.action, Action::Block);

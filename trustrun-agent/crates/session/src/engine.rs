@@ -4,6 +4,7 @@
 //! gap (`decision-mismatch`), because then one of them is wrong and a pass would be a guess.
 
 mod claims;
+mod further;
 mod lookups;
 mod refusals;
 mod sampled;
@@ -23,7 +24,7 @@ use trustrun_model::{
     Action, ClaimSource, Decided, Direction, Evidence, Fact, Flow, FlowId, Instants, Observation, Process, ProcessId,
     Protocol, Reason, SensorKind, Untrusted,
 };
-use trustrun_policy::{Class, Matcher};
+use trustrun_policy::{Class, Matcher, RuleIndex};
 use trustrun_wire::Gather;
 
 use crate::{
@@ -106,6 +107,8 @@ struct Open {
     action: Action,
     rule: Rc<str>,
     process: Option<Rc<Process>>,
+    /// The rule's place in the policy (for accepted connections, in its `listen`); none for reasons of our own.
+    index: Option<RuleIndex>,
     /// The class of who connected, by the conditions of the policy's rules.
     class: Class,
     gather: Option<Gather>,
@@ -246,12 +249,15 @@ impl Engine {
         if let Some(name) = &host {
             self.tunnels.connected(name);
         }
-        let (decided, rule) = match o.sensor {
-            SensorKind::Ebpf => (*decided, self.explain(flow, class, decided, o.at)),
+        let (decided, rule, index) = match o.sensor {
+            SensorKind::Ebpf => {
+                let (rule, index) = self.explain(flow, class, decided, o.at);
+                (*decided, rule, index)
+            }
             _ => self.judge_alone(flow, evidence, o.at),
         };
         let decided = &decided;
-        let open = Open {
+        let mut open = Open {
             flow: *flow,
             at: o.at,
             host,
@@ -263,9 +269,11 @@ impl Engine {
             action: decided.action,
             rule,
             process,
+            index,
             class,
             gather: Some(Gather::new()),
         };
+        let decided = &self.judge_further(&mut open, *decided, o.at);
         self.last_host.clone_from(&open.host);
         self.last_rule = Some(Rc::clone(&open.rule));
         let reaction = self.violated(o.at, &open, decided);
@@ -296,15 +304,21 @@ impl Engine {
     }
 
     /// The rule behind the kernel's decision, found by deciding again.
-    fn explain(&mut self, flow: &Flow, class: Class, decided: &Decided, at: Instants) -> Rc<str> {
+    fn explain(&mut self, flow: &Flow, class: Class, decided: &Decided, at: Instants) -> (Rc<str>, Option<RuleIndex>) {
         match decided.reason {
             Reason::Default | Reason::Rule => self.decide_again(flow, class, decided, at),
-            other => self.word(other),
+            other => (self.word(other), None),
         }
     }
 
-    fn decide_again(&mut self, flow: &Flow, class: Class, decided: &Decided, at: Instants) -> Rc<str> {
-        let Some(m) = &self.judge.policy else { return Rc::clone(&self.internal.none) };
+    fn decide_again(
+        &mut self,
+        flow: &Flow,
+        class: Class,
+        decided: &Decided,
+        at: Instants,
+    ) -> (Rc<str>, Option<RuleIndex>) {
+        let Some(m) = &self.judge.policy else { return (Rc::clone(&self.internal.none), None) };
         let (ip, port, protocol) = (flow.peer.ip(), flow.peer.port(), flow.protocol);
         let names = self.names.of(ip, at.boot_ns).map(|n| m.decide_as(class, Some(n), Some(ip), port, protocol));
         let best = names.min_by_key(|d| m.severity_of(*d));
@@ -315,7 +329,7 @@ impl Engine {
                 format!("the kernel said {} about {}, the policy says {}", decided.action, flow.peer, d.action)
             });
         }
-        rule
+        (rule, d.rule)
     }
 
     /// Records a violation and says what to do about it.
@@ -339,8 +353,11 @@ impl Engine {
             protocol: open.flow.protocol.to_string(),
             rule: Rc::clone(&open.rule),
             process: open.process.clone(),
+            direction: open.flow.direction,
+            about: self.about(open),
             suggestion: self
                 .suggest_address(open, decided)
+                .or_else(|| self.suggest_further(open, at))
                 .unwrap_or_else(|| suggest::connection(&target, port, open.flow.protocol, decided, &open.rule)),
         });
         (decided.action == Action::Kill && decided.enforced).then_some(Reaction::Kill)
@@ -384,6 +401,8 @@ impl Engine {
 
     fn fold(&mut self, mut open: Open, sent: u64, received: u64, at: Instants) {
         self.judge_claim(at, &mut open, sent);
+        let out = open.flow.direction == Direction::Out;
+        let baa = if out { self.about(&open).and_then(|about| about.baa(at.wall_ns)) } else { None };
         let key = Key {
             host: open.host,
             evidence: open.evidence,
@@ -401,6 +420,7 @@ impl Engine {
             first: open.at.wall_ns,
             last: at.wall_ns,
             process: open.process,
+            baa,
         };
         self.ledger.connection(key, share);
     }

@@ -7,8 +7,10 @@ use std::{
 };
 
 use trustrun_model::{
-    Action, Destination, Direction, Evidence, Gap, Process, Protocol, QueryRecord, Violation, rfc3339,
+    Action, BaaStatus, Destination, Direction, Evidence, Gap, Process, Protocol, QueryRecord, Severity, Violation,
+    rfc3339,
 };
+use trustrun_policy::About;
 
 /// Most rows of each kind.
 const MOST: usize = 100_000;
@@ -39,6 +41,7 @@ struct Row {
     first: i64,
     last: i64,
     processes: BTreeSet<Rc<Process>>,
+    baa: Option<BaaStatus>,
 }
 
 /// One connection's share of a row.
@@ -50,6 +53,7 @@ pub(crate) struct Share {
     pub(crate) first: i64,
     pub(crate) last: i64,
     pub(crate) process: Option<Rc<Process>>,
+    pub(crate) baa: Option<BaaStatus>,
 }
 
 /// Something outside the policy, before it is folded.
@@ -64,6 +68,9 @@ pub(crate) struct Breach {
     pub(crate) rule: Rc<str>,
     pub(crate) process: Option<Rc<Process>>,
     pub(crate) suggestion: String,
+    pub(crate) direction: Direction,
+    /// What is said beside the rule's destinations.
+    pub(crate) about: Option<About>,
 }
 
 /// Name, record type, resolver, action.
@@ -96,6 +103,8 @@ impl Ledger {
         row.first = row.first.min(share.first);
         row.last = row.last.max(share.last);
         row.local = row.local.or(share.local);
+        // Of the last one: an agreement may have ended meanwhile.
+        row.baa = share.baa.or(row.baa.take());
         let full = row.processes.len() >= MOST_PROCESSES;
         if let Some(p) = share.process {
             if full && !row.processes.contains(&p) {
@@ -148,6 +157,11 @@ impl Ledger {
             process: b.process.map(|p| (*p).clone()).unwrap_or_default(),
             suggestion: b.suggestion,
             count: 1,
+            direction: b.direction,
+            severity: b.about.as_ref().and_then(|a| a.severity).unwrap_or_else(|| Severity::of(b.action)),
+            reason: b.about.as_ref().and_then(|a| a.reason.as_deref()).map(ToOwned::to_owned),
+            remedy: b.about.as_ref().and_then(|a| a.remedy.as_deref()).map(ToOwned::to_owned),
+            source: b.about.map(|a| a.source).filter(|source| !source.is_empty()),
         });
     }
 
@@ -207,7 +221,7 @@ fn destination(key: &Key, row: Row) -> Destination {
         local: row.local.map(|l| l.to_string()).unwrap_or_default(),
         action: key.action,
         rule: key.rule.to_string(),
-        baa: None,
+        baa: row.baa,
         connections: row.connections,
         bytes_sent: row.sent,
         bytes_received: row.received,

@@ -12,7 +12,6 @@ use std::{
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use trustrun_guard::{Child, Ended, Launch, Outcome};
 use trustrun_model::{Report, Verdict};
-use trustrun_policy::{Policy, Seen};
 use trustrun_session::{
     Facts, operator,
     summary::{Style, render},
@@ -228,7 +227,7 @@ fn conclude(plan: &Plan, facts: &Facts, report: &File, outcome: Outcome, ended: 
     let _ = io::stderr().write_all(shown.as_bytes());
     write_report(plan, &text);
     if let Some(path) = &plan.args.learn {
-        learn(path, &report);
+        crate::commands::policy::write_learned(path, &report);
     }
     report.verdict
 }
@@ -255,29 +254,6 @@ fn read(mut report: &File) -> Option<(Vec<u8>, Report)> {
     report.read_to_end(&mut text).ok()?;
     let parsed = serde_json::from_slice(&text).ok()?;
     Some((text, parsed))
-}
-
-/// Writes a policy that allows what this session did.
-fn learn(path: &Path, report: &Report) {
-    let own = ["internal", "resolver", "accepted"];
-    let seen: Vec<Seen<'_>> = report
-        .destinations
-        .iter()
-        .filter(|d| d.direction == trustrun_model::Direction::Out && !own.contains(&d.rule.as_str()))
-        .map(|d| Seen {
-            host: d.host.as_deref(),
-            addr: d.address,
-            port: d.port,
-            proto: d.protocol,
-            count: d.connections,
-        })
-        .collect();
-    let name = path.file_stem().map_or_else(|| "learned".into(), |s| s.to_string_lossy().into_owned());
-    let text = Policy::propose(&name, &report.session.id, &seen);
-    match caller::replace(path, text.as_bytes()) {
-        Ok(()) => eprintln!("trustrun: learned a policy: {}", trustrun_model::Untrusted::new(path.to_string_lossy())),
-        Err(e) => eprintln!("trustrun: writing the policy: {e}"),
-    }
 }
 
 /// `--best-effort` where the session cannot be watched: the command runs, and nothing is claimed.

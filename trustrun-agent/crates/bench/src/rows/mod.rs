@@ -3,6 +3,7 @@
 mod events;
 mod hooks;
 mod idle;
+mod policy;
 mod speed;
 mod start;
 
@@ -20,6 +21,8 @@ pub(crate) const PARTS: &[(&str, Part)] = &[
     ("start", start::measure),
     ("idle", idle::measure),
     ("events", events::measure),
+    // Issue 4's bars.
+    ("policy", policy::measure),
 ];
 
 /// The order in which `n` ways take their turn in a round: each is first, and each last, equally often, and every

@@ -60,13 +60,14 @@ fn default(composed: &Composed, sources: &Sources<'_>, faults: &Faults) -> Optio
 }
 
 /// As it is written, without an identity of its own: that of its text.
-pub(super) fn as_written(mut composed: Composed, sources: &Sources<'_>, faults: &Faults) -> Option<Policy> {
+pub(super) fn as_written(mut composed: Composed, sources: &mut Sources<'_>, faults: &Faults) -> Option<Policy> {
     let default = default(&composed, sources, faults)?;
     let made = policy(&mut composed, sources, default);
+    sources.forget();
     Some(Policy {
         sha256: made.documents.first().map(|document| document.sha256.clone()).unwrap_or_default(),
-        rules: composed.rules.into_iter().map(|made| made.rule).collect(),
-        listen: composed.listen.into_iter().map(|made| made.rule).collect(),
+        rules: composed.rules.into_iter().map(|pending| pending.made().rule).collect(),
+        listen: composed.listen.into_iter().map(|pending| pending.made().rule).collect(),
         ..made
     })
 }
@@ -74,7 +75,7 @@ pub(super) fn as_written(mut composed: Composed, sources: &Sources<'_>, faults: 
 /// In the canonical order, with the canonical form's digest.
 pub(super) fn finish(
     mut composed: Composed,
-    sources: &Sources<'_>,
+    sources: &mut Sources<'_>,
     today: Option<Date>,
     at_least: Option<Action>,
     placeholders: bool,
@@ -85,19 +86,19 @@ pub(super) fn finish(
     }
     let default = composed.default.max(at_least).unwrap_or(Action::Block);
     let mut policy = policy(&mut composed, sources, default);
-    let rules = std::mem::take(&mut composed.rules).into_iter().map(|made| named(expire(made, today, default)));
+    sources.forget();
+    let rules = std::mem::take(&mut composed.rules).into_iter().map(|rule| named(expire(rule.made(), today, default)));
     let rules: Vec<Made> = rules.collect();
-    let listen: Vec<Made> = std::mem::take(&mut composed.listen).into_iter().map(named).collect();
+    let listen: Vec<Made> = std::mem::take(&mut composed.listen).into_iter().map(|rule| named(rule.made())).collect();
     let canonical = canonical::write(&policy, rules, listen);
     let text = canonical.text;
     policy.sha256 = sha256(text.as_bytes());
     (policy.rules, policy.listen) = (canonical.rules, canonical.listen);
     // What is hashed is what is compiled: the text is read again, and has to say the same.
-    match canonical::read(text.as_bytes()) {
-        Ok(read) if canonical::same(&read, &policy) => Some(Policy { canonical: text.into(), ..policy }),
-        read => {
-            let detail = read.map_or_else(|error| error.to_string(), |_| "it says something else".into());
-            faults.add_outside(&policy.name, Fault::Canonical { detail });
+    match canonical::verify(&text, &policy) {
+        Ok(()) => Some(Policy { canonical: text.into(), ..policy }),
+        Err(line) => {
+            faults.add_outside(&policy.name, Fault::Canonical { line });
             None
         }
     }

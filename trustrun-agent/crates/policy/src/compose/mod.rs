@@ -20,7 +20,7 @@ pub(crate) use self::walk::Made;
 use self::{sources::Sources, walk::Walk};
 use crate::{
     Fault, Policy, PolicyError,
-    document::{Form, check_value, is_path},
+    document::{check_value, is_path},
     pattern::shown,
     text::Faults,
 };
@@ -170,7 +170,7 @@ impl<'a> Composer<'a> {
         }
         let made = faults
             .is_empty()
-            .then(|| finish::finish(composed, &sources, self.today, self.at_least, self.placeholders, &faults));
+            .then(|| finish::finish(composed, &mut sources, self.today, self.at_least, self.placeholders, &faults));
         let mut policy = faults.or(made.flatten())?;
         policy.environment = self.environment;
         Ok(policy)
@@ -188,16 +188,15 @@ fn roots(sources: &mut Sources<'_>, named: &[Named], faults: &Faults) -> Result<
     Ok(documents)
 }
 
-/// One document by itself, in the order in which it is written and with nothing expired: for what looks at documents, and
-/// for the canonical form.
-pub(crate) fn alone(name: &str, octets: &[u8], form: Form) -> Result<Policy, PolicyError> {
+/// One document by itself, in the order in which it is written and with nothing expired: for what looks at documents.
+pub(crate) fn alone(name: &str, octets: &[u8]) -> Result<Policy, PolicyError> {
     let faults = Faults::default();
     let mut opener = NoFiles;
     let mut sources = Sources::new(&mut opener);
-    let root = sources.text(name, octets, form, &faults);
+    let root = sources.text(name, octets, &faults);
     let mut walk = Walk::new(&mut sources, &faults, None, false);
     walk.roots(&root.into_iter().collect::<Vec<_>>(), None, &BTreeMap::new());
     let composed = walk.done();
-    let made = faults.is_empty().then(|| finish::as_written(composed, &sources, &faults));
+    let made = faults.is_empty().then(|| finish::as_written(composed, &mut sources, &faults));
     faults.or(made.flatten())
 }

@@ -9,8 +9,9 @@ use std::{
 use super::{Named, Opened, Opener};
 use crate::{
     Fault, PolicyError,
-    document::{self, Document, Extended, Form},
+    document::{self, Document, Extended},
     pattern::shown,
+    policy::sha256,
     presets,
     suggest::nearest,
     text::Faults,
@@ -50,7 +51,7 @@ impl<'o> Sources<'o> {
     pub(super) fn named(&mut self, named: &Named, faults: &Faults) -> Result<Option<usize>, PolicyError> {
         match named {
             Named::File(path) => self.file(path, &path.to_string_lossy(), faults).map(Some),
-            Named::Text(name, octets) => Ok(self.text(name, octets, Form::Written, faults)),
+            Named::Text(name, octets) => Ok(self.text(name, octets, faults)),
             Named::Preset(name) => match self.preset(name, faults) {
                 Ok(index) => Ok(Some(index)),
                 Err(fault) => {
@@ -92,14 +93,14 @@ impl<'o> Sources<'o> {
         if let Some(index) = self.by_identity.get(&identity) {
             return Ok(*index);
         }
-        let document = read(called, &octets, hidden, Form::Written, faults);
+        let document = read(called, octets, hidden, faults);
         let source = Source { name: called.into(), path: Some(path.to_owned()), preset: false, document };
         Ok(self.keep(identity, source))
     }
 
     /// Octets that are there already.
-    pub(super) fn text(&mut self, name: &str, octets: &[u8], form: Form, faults: &Faults) -> Option<usize> {
-        let document = read(name, octets, false, form, faults);
+    pub(super) fn text(&mut self, name: &str, octets: &[u8], faults: &Faults) -> Option<usize> {
+        let document = read(name, octets.to_vec(), false, faults);
         let source = Source { name: name.into(), path: Some(PathBuf::from(name)), preset: false, document };
         Some(self.keep(format!("text {name}"), source))
     }
@@ -113,8 +114,13 @@ impl<'o> Sources<'o> {
             let names: Vec<&str> = presets::presets().iter().map(|preset| preset.name).collect();
             return Err(Fault::UnknownPreset { found: shown(name), meant: nearest(name, &names).map(str::to_owned) });
         };
-        let document = read(name, text.as_bytes(), false, Form::Written, faults);
+        let document = read(name, text.as_bytes().to_vec(), false, faults);
         Ok(self.keep(identity, Source { name: name.into(), path: None, preset: true, document }))
+    }
+
+    /// Lets go of the documents: what was made of their rules becomes its owner.
+    pub(super) fn forget(&mut self) {
+        self.found.iter_mut().for_each(|source| source.document = None);
     }
 
     fn keep(&mut self, identity: String, source: Source) -> usize {
@@ -124,9 +130,10 @@ impl<'o> Sources<'o> {
     }
 }
 
-fn read(name: &str, octets: &[u8], hidden: bool, form: Form, faults: &Faults) -> Option<Arc<Document>> {
+fn read(name: &str, octets: Vec<u8>, hidden: bool, faults: &Faults) -> Option<Arc<Document>> {
+    let sha256 = sha256(&octets);
     let text = document::decode(name, octets, hidden, faults)?;
-    document::parse(text, octets, form, faults).map(Arc::new)
+    document::parse(text, sha256, faults).map(Arc::new)
 }
 
 /// Why a file that is extended could not be, in a line of another document's.

@@ -37,8 +37,8 @@ pub(super) struct Composed {
     pub(super) default: Option<Action>,
     pub(super) capture: Capture,
     pub(super) unix_sockets: BTreeSet<PathBuf>,
-    pub(super) rules: Vec<Made>,
-    pub(super) listen: Vec<Made>,
+    pub(super) rules: Vec<Pending>,
+    pub(super) listen: Vec<Pending>,
     pub(super) expired: Vec<Expired>,
     pub(super) left_out: usize,
     patterns: usize,
@@ -50,16 +50,15 @@ impl Composed {
     pub(super) fn tighten(&mut self, other: Self, default: Option<Action>) {
         let Some(floor) = default else { return };
         let mut left_out = 0;
-        let mut keep = |mut made: Made, floor: Action| {
-            let before = made.rule.patterns.len();
-            made.rule.patterns.retain(|(action, _)| *action >= floor);
-            left_out += before - made.rule.patterns.len();
-            (!made.rule.patterns.is_empty()).then_some(made)
+        let mut keep = |mut pending: Pending, floor: Action| {
+            let (before, left) = pending.keep(floor);
+            left_out += before - left;
+            (left > 0).then_some(pending)
         };
         // Peers are judged only where something says how.
         let listen = if self.listen.is_empty() { Action::Allow } else { floor };
-        self.rules.extend(other.rules.into_iter().filter_map(|made| keep(made, floor)));
-        self.listen.extend(other.listen.into_iter().filter_map(|made| keep(made, listen)));
+        self.rules.extend(other.rules.into_iter().filter_map(|pending| keep(pending, floor)));
+        self.listen.extend(other.listen.into_iter().filter_map(|pending| keep(pending, listen)));
         self.left_out += left_out;
         self.default = self.default.max(other.default);
         self.names.extend(other.names);
@@ -77,6 +76,45 @@ pub(crate) struct Made {
     pub(crate) prefix: Option<Arc<str>>,
     /// The name of its document.
     pub(crate) from: Arc<str>,
+}
+
+/// A rule as it is written, with what its document and the entries above it give it. A policy may have a million of them, so
+/// they are not copied before it is known that they have to be.
+#[derive(Debug)]
+pub(super) struct Pending {
+    raw: Arc<RawRule>,
+    patterns: Vec<(Action, crate::Pattern)>,
+    except: Vec<Except>,
+    common: Arc<Common>,
+}
+
+/// What the rules of a document have in common.
+#[derive(Debug)]
+struct Common {
+    prefix: Option<Arc<str>>,
+    from: Arc<str>,
+    baa: Option<Arc<Baa>>,
+}
+
+impl Pending {
+    pub(super) fn made(self) -> Made {
+        let raw = Arc::try_unwrap(self.raw).unwrap_or_else(|raw| (*raw).clone());
+        let mut rule = raw.rule;
+        rule.patterns.extend(self.patterns);
+        rule.except = self.except;
+        rule.baa.clone_from(&self.common.baa);
+        let Common { prefix, from, .. } = &*self.common;
+        Made { rule, named: raw.named, prefix: prefix.clone(), from: from.clone() }
+    }
+
+    /// Keeps the patterns that are as severe as this; how many there were, and how many are left.
+    fn keep(&mut self, floor: Action) -> (usize, usize) {
+        let raw = Arc::make_mut(&mut self.raw);
+        let before = raw.rule.patterns.len() + self.patterns.len();
+        raw.rule.patterns.retain(|(action, _)| *action >= floor);
+        self.patterns.retain(|(action, _)| *action >= floor);
+        (before, raw.rule.patterns.len() + self.patterns.len())
+    }
 }
 
 /// What entries on the way say about the rules below them.
@@ -224,7 +262,9 @@ impl<'a, 'o> Walk<'a, 'o> {
             let (preset, agreement) = (document.name.to_string(), above.agreement.as_deref().cloned());
             Arc::new(Baa { preset, tenant: head.tenant, agreement })
         });
-        let maker = Maker { document, values, above, baa };
+        let prefix = above.prefix.then(|| document.name.clone());
+        let common = Arc::new(Common { prefix, from: document.name.clone(), baa });
+        let maker = Maker { document, values, above, common };
         let added = overlay.into_iter().flat_map(|overlay| &overlay.rules);
         for raw in document.rules.iter().chain(added) {
             let made = self.rule(&maker, raw);
@@ -295,33 +335,31 @@ impl<'a, 'o> Walk<'a, 'o> {
         expires.filter(|date| self.today.is_some_and(|today| *date < today))
     }
 
-    fn rule(&mut self, maker: &Maker<'_>, raw: &RawRule) -> Option<Made> {
-        let mut rule = raw.rule.clone();
+    fn rule(&mut self, maker: &Maker<'_>, raw: &Arc<RawRule>) -> Option<Pending> {
         let text = &*maker.document.text;
-        if let Some(on) = self.over(rule.expires) {
-            let name = format!("{}{}", maker.prefix().map_or_else(String::new, |p| format!("{p}/")), rule.name);
-            self.composed.expired.push(Expired::Rule { name, on, origin: rule.origin });
+        if let Some(on) = self.over(raw.rule.expires) {
+            let prefix = maker.common.prefix.as_ref().map_or_else(String::new, |prefix| format!("{prefix}/"));
+            let (name, origin) = (format!("{prefix}{}", raw.rule.name), raw.rule.origin.clone());
+            self.composed.expired.push(Expired::Rule { name, on, origin });
             return None;
         }
+        let mut patterns = Vec::new();
         for (action, template) in &raw.open {
             match self.filled(maker, &template.text, Some(raw)) {
-                Ok(Some(pattern)) => rule.patterns.push((*action, pattern)),
+                Ok(Some(pattern)) => patterns.push((*action, pattern)),
                 Ok(None) => {}
                 Err(fault) => self.faults.add(text, template.at, fault),
             }
         }
-        self.composed.patterns += rule.patterns.len();
+        self.composed.patterns += raw.rule.patterns.len() + patterns.len();
         if self.composed.patterns > MAX_PATTERNS && !self.stopped {
             self.stopped = true;
             self.faults.add(text, raw.at, Fault::TooMuch { limit: MAX_PATTERNS, what: "patterns" });
         }
-        rule.except = raw.except.iter().filter_map(|except| self.except(maker, except, Some(raw))).collect();
-        rule.except.extend(maker.above.except.iter().cloned());
-        // The canonical form brings its own.
-        rule.baa = rule.baa.or_else(|| maker.baa.clone());
-        let canonical = !rule.origin.document.is_empty() && rule.origin.document != text.name;
-        let from = if canonical { rule.origin.document.clone() } else { maker.document.name.clone() };
-        Some(Made { rule, named: raw.named, prefix: maker.prefix(), from })
+        let mut except: Vec<Except> =
+            raw.except.iter().filter_map(|except| self.except(maker, except, Some(raw))).collect();
+        except.extend(maker.above.except.iter().cloned());
+        Some(Pending { raw: raw.clone(), patterns, except, common: maker.common.clone() })
     }
 
     fn filled(
@@ -366,13 +404,7 @@ struct Maker<'m> {
     document: &'m Document,
     values: &'m Values,
     above: &'m Above,
-    baa: Option<Arc<Baa>>,
-}
-
-impl Maker<'_> {
-    fn prefix(&self) -> Option<Arc<str>> {
-        self.above.prefix.then(|| self.document.name.clone())
-    }
+    common: Arc<Common>,
 }
 
 fn texts(values: &BTreeMap<Arc<str>, Value>) -> BTreeMap<Arc<str>, Arc<str>> {

@@ -6,7 +6,7 @@ use trustrun_model::Action;
 
 use super::{
     fields::Reading,
-    rule::{self, Listening, RawExcept, RawRule},
+    rule::{self, RawExcept, RawRule},
 };
 use crate::{
     Agreement, Fault,
@@ -64,8 +64,8 @@ pub(crate) struct Overlay {
     pub(crate) default: Option<Action>,
     pub(crate) parameters: BTreeMap<Arc<str>, Value>,
     pub(crate) extends: Vec<Entry>,
-    pub(crate) rules: Vec<RawRule>,
-    pub(crate) listen: Vec<RawRule>,
+    pub(crate) rules: Vec<Arc<RawRule>>,
+    pub(crate) listen: Vec<Arc<RawRule>>,
 }
 
 pub(super) fn entries(reading: &Reading<'_>, node: &Node<'_>) -> Vec<Entry> {
@@ -186,9 +186,8 @@ fn overlay(reading: &Reading<'_>, node: &Node<'_>) -> Option<Overlay> {
     let wanted = "what the environment changes, such as `{default: alert}`";
     let fields = reading.map(node, &["default", "parameters", "extends", "rules", "listen"], wanted)?;
     let rules = |key, to_peers| {
-        let kind = Listening { to_peers, preset: false };
         let list = fields.get(key).and_then(|node| reading.list(node)).into_iter().flatten();
-        list.enumerate().filter_map(|(index, node)| rule::read(reading, index, node, kind, &[])).collect()
+        list.enumerate().filter_map(|(index, node)| rule::read(reading, index, node, to_peers).map(Arc::new)).collect()
     };
     Some(Overlay {
         default: fields.get("default").and_then(|node| reading.action(node)),

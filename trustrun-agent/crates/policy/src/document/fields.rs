@@ -1,11 +1,11 @@
 //! Values to what they are wanted to be; each that is not is a fault of its own.
 
-use std::sync::Arc;
+use std::{cell::RefCell, sync::Arc};
 
 use jiff::civil::Date;
 use trustrun_model::Action;
 
-use super::{Form, is_tame};
+use super::is_tame;
 use crate::{
     Fault,
     pattern::shown,
@@ -15,17 +15,17 @@ use crate::{
 };
 
 /// A document that is being read.
-#[derive(Clone, Copy)]
 pub(super) struct Reading<'t> {
     pub(super) text: &'t Text,
     pub(super) faults: &'t Faults,
-    pub(super) form: Form,
+    /// Where rules have a remedy, which only presets may.
+    pub(super) remedies: RefCell<Vec<Spot>>,
 }
 
 /// The values of a mapping by their keys.
 pub(super) struct Fields<'n, 't> {
     keys: &'n [&'static str],
-    values: [Option<&'n Node<'t>>; MOST],
+    values: [Option<(Spot, &'n Node<'t>)>; MOST],
 }
 
 /// Most keys that a mapping may have.
@@ -34,12 +34,27 @@ const MOST: usize = 20;
 impl<'n, 't> Fields<'n, 't> {
     /// The value; none also where it is null.
     pub(super) fn get(&self, key: &str) -> Option<&'n Node<'t>> {
-        let value = self.values[self.keys.iter().position(|k| *k == key)?]?;
+        let (_, value) = self.values[self.keys.iter().position(|k| *k == key)?]?;
         (!matches!(value.kind, Kind::Null)).then_some(value)
     }
 }
 
+impl Fields<'_, '_> {
+    /// Where the key stands.
+    pub(super) fn key(&self, key: &str) -> Option<Spot> {
+        self.values[self.keys.iter().position(|k| *k == key)?].map(|(at, _)| at)
+    }
+}
+
 impl Reading<'_> {
+    /// Tells about remedies outside presets.
+    pub(super) fn refuse_remedies(&self) {
+        for at in self.remedies.take() {
+            let (found, wanted) = ("remedy".to_owned(), listed(&super::rule::KEYS));
+            self.fault(at, Fault::UnknownKey { found, wanted, meant: None });
+        }
+    }
+
     pub(super) fn fault(&self, at: Spot, fault: Fault) {
         self.faults.add(self.text, at, fault);
     }
@@ -71,10 +86,10 @@ impl Reading<'_> {
             match keys.iter().position(|k| *k == name) {
                 None => {
                     let meant = nearest(name, keys).map(str::to_owned);
-                    self.fault(key.at, Fault::UnknownKey { found: shown(name), wanted: keys.join(", "), meant });
+                    self.fault(key.at, Fault::UnknownKey { found: shown(name), wanted: listed(keys), meant });
                 }
                 Some(at) if values[at].is_some() => self.fault(key.at, Fault::DuplicateKey { key: shown(name) }),
-                Some(at) => values[at] = Some(value),
+                Some(at) => values[at] = Some((key.at, value)),
             }
         }
         Some(Fields { keys, values })
@@ -156,9 +171,7 @@ impl Reading<'_> {
     }
 
     pub(super) fn name(&self, node: &Node<'_>) -> Option<String> {
-        // The canonical form's names begin with those of their documents.
-        let most = if self.form == Form::Canonical { 2000 } else { 200 };
-        self.line(node, "the name", most)
+        self.line(node, "the name", 200)
     }
 
     pub(super) fn boolean(&self, node: &Node<'_>) -> Option<bool> {
@@ -207,6 +220,11 @@ impl Reading<'_> {
         }
         date
     }
+}
+
+/// Keys as messages list them; what only presets have is not among them.
+fn listed(keys: &[&str]) -> String {
+    keys.iter().filter(|key| **key != "remedy").copied().collect::<Vec<_>>().join(", ")
 }
 
 /// A name of a parameter or an environment.

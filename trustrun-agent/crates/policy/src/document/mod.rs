@@ -9,6 +9,7 @@ mod rule;
 mod settings;
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,17 +18,16 @@ use std::{
 use jiff::civil::Date;
 use trustrun_model::{Action, Untrusted};
 
+use self::fields::Reading;
 pub use self::settings::Settings;
 pub(crate) use self::{
     extends::{Entry, Extended, Overlay, Parameter, Value, check_value, is_path},
     fields::is_identifier,
     rule::{Hole, RawExcept, RawRule, pattern},
 };
-use self::{fields::Reading, rule::Listening};
 use crate::{
     Fault,
     pattern::shown,
-    policy::sha256,
     socket_path,
     text::{Faults, Spot, Text},
     yaml::{self, Node},
@@ -83,15 +83,6 @@ pub struct Head {
     pub disclaimer: Option<String>,
 }
 
-/// Which text is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// What people write.
-    Written,
-    /// What `canonical` writes.
-    Canonical,
-}
-
 /// A document.
 #[derive(Debug)]
 pub(crate) struct Document {
@@ -107,8 +98,8 @@ pub(crate) struct Document {
     pub(crate) default: Option<Action>,
     pub(crate) capture: Option<Capture>,
     pub(crate) unix_sockets: BTreeSet<PathBuf>,
-    pub(crate) rules: Vec<RawRule>,
-    pub(crate) listen: Vec<RawRule>,
+    pub(crate) rules: Vec<Arc<RawRule>>,
+    pub(crate) listen: Vec<Arc<RawRule>>,
     pub(crate) overlays: BTreeMap<Arc<str>, Overlay>,
 }
 
@@ -126,47 +117,58 @@ const KEYS: [&str; 12] = [
     "overlays",
     "preset",
 ];
-/// Of the canonical form.
-const CANONICAL_KEYS: [&str; 8] =
-    ["version", "name", "default", "capture", "unix_sockets", "rules", "listen", "agreements"];
-
 /// Reads a document. None where there is nothing to go on with; what is wrong is in `faults` also where there is one.
-pub(crate) fn parse(text: Arc<Text>, octets: &[u8], form: Form, faults: &Faults) -> Option<Document> {
+pub(crate) fn parse(text: Arc<Text>, sha256: String, faults: &Faults) -> Option<Document> {
     if text.source.lines().all(|line| matches!(line.trim().chars().next(), None | Some('#'))) {
         faults.add(&text, Spot::TOP, Fault::Empty);
         return None;
     }
-    let node = yaml::read(&text, faults)?;
-    let reading = Reading { text: &text, faults, form };
-    let parts = build(&reading, &node)?;
+    let reading = Reading { text: &text, faults, remedies: RefCell::default() };
+    let (mut rules, mut listen) = (Vec::new(), Vec::new());
+    let mut sink = |key: &str, index: usize, node: &Node<'_>| {
+        let to_peers = key == "listen";
+        let list = if to_peers { &mut listen } else { &mut rules };
+        list.extend(rule::read(&reading, index, node, to_peers).map(Arc::new));
+    };
+    let node = yaml::read(&text, faults, &["rules", "listen"], &mut sink)?;
+    let mut parts = build(&reading, &node)?;
     drop(node);
-    Some(Document { sha256: sha256(octets), text: text.clone(), ..parts })
+    parts.rules.append(&mut rules);
+    parts.listen.append(&mut listen);
+    if parts.head.is_none() {
+        reading.refuse_remedies();
+    }
+    drop(reading);
+    Some(Document { sha256, text, ..parts })
 }
 
 /// The text of octets, or what is wrong with them.
-pub(crate) fn decode(name: &str, octets: &[u8], hidden: bool, faults: &Faults) -> Option<Arc<Text>> {
-    let text = |source: &str| Text { name: name.into(), source: source.to_owned(), hidden };
-    match std::str::from_utf8(octets) {
-        // Editors on Windows begin a file with a byte order mark.
-        Ok(source) => Some(Arc::new(text(source.strip_prefix('\u{feff}').unwrap_or(source)))),
+pub(crate) fn decode(name: &str, octets: Vec<u8>, hidden: bool, faults: &Faults) -> Option<Arc<Text>> {
+    let text = |source: String| Text { name: name.into(), source, hidden };
+    match String::from_utf8(octets) {
+        Ok(mut source) => {
+            // Editors on Windows begin a file with a byte order mark.
+            if source.starts_with('\u{feff}') {
+                source.remove(0);
+            }
+            Some(Arc::new(text(source)))
+        }
         Err(error) => {
-            let valid = error.valid_up_to();
+            let (valid, octets) = (error.utf8_error().valid_up_to(), error.into_bytes());
             let source = String::from_utf8_lossy(&octets[..valid]);
             let last = source.rsplit('\n').next().unwrap_or_default();
             let (start, column) = (source.len() as u32, last.chars().count() as u32 + 1);
             let line = source.matches('\n').count() as u32 + 1;
             let octet = octets.get(valid).copied().unwrap_or_default();
             let at = Spot { line, column, start, end: start };
-            faults.add(&text(&source), at, Fault::NotUtf8 { octet });
+            faults.add(&text(source.into_owned()), at, Fault::NotUtf8 { octet });
             None
         }
     }
 }
 
 fn build(reading: &Reading<'_>, node: &Node<'_>) -> Option<Document> {
-    let canonical = reading.form == Form::Canonical;
-    let keys = if canonical { &CANONICAL_KEYS[..] } else { &KEYS[..] };
-    let fields = reading.map(node, keys, "keys with values, such as `version: 1`")?;
+    let fields = reading.map(node, &KEYS, "keys with values, such as `version: 1`")?;
     check_version(reading, fields.get("version"));
     let head = fields.get("preset").and_then(|node| head(reading, node));
     let default = fields.get("default").and_then(|node| reading.action(node));
@@ -174,10 +176,8 @@ fn build(reading: &Reading<'_>, node: &Node<'_>) -> Option<Document> {
         let help = "the policy that extends a preset says what happens to the rest";
         reading.fault(node.at, Fault::Misplaced { key: "default", help });
     }
-    let agreements = fields.get("agreements").map(|node| rule::agreements(reading, node)).unwrap_or_default();
-    let preset = head.is_some();
-    let rules = |key, listening| {
-        let each = |(index, node)| rule::read(reading, index, node, listening, &agreements);
+    let rules = |key, to_peers| {
+        let each = |(index, node)| rule::read(reading, index, node, to_peers).map(Arc::new);
         let list = fields.get(key).and_then(|node| reading.list(node));
         list.into_iter().flatten().enumerate().filter_map(each).collect()
     };
@@ -192,8 +192,8 @@ fn build(reading: &Reading<'_>, node: &Node<'_>) -> Option<Document> {
         default,
         capture: fields.get("capture").and_then(|node| capture(reading, node)),
         unix_sockets: sockets.filter_map(|node| socket(reading, node)).collect(),
-        rules: rules("rules", Listening { to_peers: false, preset }),
-        listen: rules("listen", Listening { to_peers: true, preset }),
+        rules: rules("rules", false),
+        listen: rules("listen", true),
         overlays: fields.get("overlays").map(|node| extends::overlays(reading, node)).unwrap_or_default(),
         head,
     })

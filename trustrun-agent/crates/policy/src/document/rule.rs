@@ -5,12 +5,9 @@ use std::sync::Arc;
 use jiff::civil::Date;
 use trustrun_model::{Action, Severity};
 
-use super::{
-    Form,
-    fields::{Fields, Reading},
-};
+use super::fields::{Fields, Reading};
 use crate::{
-    Agreement, Baa, Fault, Pattern, Private, Rule, When,
+    Agreement, Fault, Pattern, Private, Rule, When,
     pattern::{Target, shown},
     text::Spot,
     yaml::Node,
@@ -53,14 +50,7 @@ pub(crate) struct RawExcept {
     pub(crate) at: Spot,
 }
 
-/// What kind of rule is read.
-#[derive(Clone, Copy)]
-pub(super) struct Listening {
-    pub(super) to_peers: bool,
-    pub(super) preset: bool,
-}
-
-const KEYS: [&str; 15] = [
+pub(super) const KEYS: [&str; 13] = [
     "name",
     "allow",
     "alert",
@@ -74,32 +64,18 @@ const KEYS: [&str; 15] = [
     "reason",
     "expires",
     "remedy",
-    // Of the canonical form.
-    "from",
-    "baa",
 ];
 const LISTEN_KEYS: [&str; 10] =
     ["name", "allow", "alert", "block", "kill", "except", "when", "severity", "reason", "expires"];
 const ACTIONS: [(&str, Action); 4] =
     [("allow", Action::Allow), ("alert", Action::Alert), ("block", Action::Block), ("kill", Action::Kill)];
 
-pub(super) fn read(
-    reading: &Reading<'_>,
-    index: usize,
-    node: &Node<'_>,
-    kind: Listening,
-    agreements: &[Arc<Baa>],
-) -> Option<RawRule> {
-    let canonical = reading.form == Form::Canonical;
-    let keys = match (kind.to_peers, canonical, kind.preset) {
-        (_, true, _) => &KEYS[..],
-        (true, ..) => &LISTEN_KEYS[..],
-        (false, _, true) => &KEYS[..KEYS.len() - 2],
-        (false, _, false) => &KEYS[..KEYS.len() - 3],
-    };
+pub(super) fn read(reading: &Reading<'_>, index: usize, node: &Node<'_>, to_peers: bool) -> Option<RawRule> {
+    let keys = if to_peers { &LISTEN_KEYS[..] } else { &KEYS[..] };
     let fields = reading.map(node, keys, "a mapping with a rule's keys, such as `allow: [\"example.org:443\"]`")?;
+    reading.remedies.borrow_mut().extend(fields.key("remedy"));
     let given = fields.get("name").and_then(|node| reading.name(node));
-    let mut rule = Rule {
+    let rule = Rule {
         name: given.clone().unwrap_or_else(|| format!("rule {}", index + 1)),
         origin: reading.text.origin(node.at),
         private: private(reading, &fields),
@@ -110,19 +86,7 @@ pub(super) fn read(
         remedy: fields.get("remedy").and_then(|node| reading.line(node, "the remedy", 500)).map(Into::into),
         ..Rule::default()
     };
-    if canonical {
-        rule.origin.document = fields.get("from").and_then(|n| reading.string(n)).unwrap_or_default().into();
-        let baa = fields.get("baa").and_then(|n| reading.string(n)).and_then(|n| n.parse::<usize>().ok());
-        rule.baa = baa.and_then(|index| agreements.get(index)).cloned();
-    }
-    let mut raw = RawRule {
-        rule,
-        named: given.is_some(),
-        at: node.at,
-        open: Vec::new(),
-        except: Vec::new(),
-        to_peers: kind.to_peers,
-    };
+    let mut raw = RawRule { rule, named: given.is_some(), at: node.at, open: Vec::new(), except: Vec::new(), to_peers };
     patterns(reading, &fields, &mut raw);
     raw.except = fields.get("except").map(|node| excepts(reading, node, Some(&raw))).unwrap_or_default();
     Some(raw)
@@ -162,7 +126,7 @@ impl RawRule {
 /// A pattern of a rule, or of the exception of an entry.
 fn hole(reading: &Reading<'_>, node: &Node<'_>, rule: Option<&RawRule>) -> Option<Hole> {
     let text = reading.string(node)?;
-    if text.contains(['{', '}']) && reading.form == Form::Written {
+    if text.contains(['{', '}']) {
         return Some(Hole::Template(Template { text: text.into(), at: node.at }));
     }
     match pattern(text, rule) {
@@ -293,18 +257,4 @@ pub(super) fn agreement(reading: &Reading<'_>, node: &Node<'_>) -> Option<Agreem
     let reference = needed("reference", "say where the agreement is found, such as `reference: \"MCA 4711\"`");
     let expires = fields.get("expires").and_then(|node| reading.date(node));
     Some(Agreement { counterparty: counterparty?, reference: reference?, expires })
-}
-
-/// `agreements` of the canonical form.
-pub(super) fn agreements(reading: &Reading<'_>, node: &Node<'_>) -> Vec<Arc<Baa>> {
-    let each = |node| {
-        let keys = &["preset", "tenant", "agreement"];
-        let fields = reading.map(node, keys, "an agreement of the canonical form")?;
-        Some(Arc::new(Baa {
-            preset: fields.get("preset").and_then(|n| reading.string(n)).unwrap_or_default().to_owned(),
-            tenant: fields.get("tenant").and_then(|n| reading.boolean(n)).unwrap_or(false),
-            agreement: fields.get("agreement").and_then(|n| agreement(reading, n)),
-        }))
-    };
-    reading.list(node).into_iter().flatten().filter_map(each).collect()
 }

@@ -1,6 +1,9 @@
 //! `trustrun.yaml`: which policy applies where none is named.
 
-use std::path::{Path, PathBuf};
+use std::{
+    cell::RefCell,
+    path::{Path, PathBuf},
+};
 
 use super::{
     decode,
@@ -18,24 +21,24 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads settings; `path` is where they are, and what messages call them.
+    /// Reads settings; `path` is where they are, and what messages call them, and of a `hidden` text nothing is shown.
     ///
     /// # Errors
     /// All that is wrong with them.
-    pub fn parse(path: &Path, octets: Vec<u8>) -> Result<Self, PolicyError> {
+    pub fn parse(path: &Path, octets: Vec<u8>, hidden: bool) -> Result<Self, PolicyError> {
         let faults = Faults::default();
-        let settings = read(path, octets, &faults);
+        let settings = read(path, octets, hidden, &faults);
         faults.or(settings)
     }
 }
 
-fn read(path: &Path, octets: Vec<u8>, faults: &Faults) -> Option<Settings> {
-    let text = decode(&path.to_string_lossy(), &octets, false, faults)?;
+fn read(path: &Path, octets: Vec<u8>, hidden: bool, faults: &Faults) -> Option<Settings> {
+    let text = decode(&path.to_string_lossy(), octets, hidden, faults)?;
     if text.source.lines().all(|line| matches!(line.trim().chars().next(), None | Some('#'))) {
         return Some(Settings::default());
     }
-    let node = yaml::read(&text, faults)?;
-    let reading = Reading { text: &text, faults, form: super::Form::Written };
+    let node = yaml::read(&text, faults, &[], &mut |_, _, _| {})?;
+    let reading = Reading { text: &text, faults, remedies: RefCell::default() };
     let fields =
         reading.map(&node, &["policy", "environment"], "keys with values, such as `policy: ./hospital.yaml`")?;
     let beside = path.parent().unwrap_or(Path::new(""));

@@ -41,9 +41,13 @@ impl Engine {
                         }
                         _ => m.decide_as(open.class, name, address, port, flow.protocol),
                     };
+                    open.index = d.rule;
                     d.rule.map_or_else(|| Rc::clone(&self.internal.default), |r| m.rule_name(r).into())
                 }
-                _ => rule,
+                _ => {
+                    open.index = None;
+                    rule
+                }
             };
         }
         self.last_host.clone_from(&open.claim);
@@ -148,6 +152,7 @@ impl Engine {
         }
         let target = named.to_string();
         open.rule = d.rule.map_or_else(|| Rc::clone(&self.internal.default), |r| m.rule_name(r).into());
+        open.index = d.rule;
         open.action = d.action;
         let decided = Decided { action: d.action, reason: Reason::Claim, enforced: false };
         let _ = self.violated(at, open, &decided);
@@ -212,6 +217,7 @@ impl Engine {
         let mut open = self.flows.remove(&key)?;
         open.action = open.action.max(Action::Alert);
         open.rule = self.word(Reason::Mismatch);
+        open.index = None;
         let decided = Decided { action: open.action, reason: Reason::Mismatch, enforced: false };
         let _ = self.violated(at, &open, &decided);
         let end = Reaction::Destroy { flow: open.flow.id, local: open.flow.local, peer };

@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, rc::Rc, time::Duration};
 
 use trustrun_model::{
-    Action, Fact, Flow, Instants, LookupRefusal, Observation, ProcessId, Protocol, Reason, SensorKind,
+    Action, Direction, Fact, Flow, Instants, LookupRefusal, Observation, ProcessId, Protocol, Reason, SensorKind,
 };
-use trustrun_policy::Class;
+use trustrun_policy::{Class, RuleIndex};
 use trustrun_wire::dns;
 
 use super::{Engine, Open, Reaction};
@@ -36,7 +36,7 @@ impl Engine {
         };
         let name: Rc<str> = message.question.name.as_str().into();
         let kind = dns::type_word(message.question.qtype).into_owned();
-        let (action, rule) = self.lookup_action(Class(who.class), &name);
+        let (action, rule, index) = self.lookup_action(Class(who.class), &name);
         self.ledger.query(Rc::clone(&name), kind.clone(), flow.peer, action);
         self.last_host = Some(Rc::clone(&name));
         self.last_rule = Some(Rc::clone(&rule));
@@ -56,6 +56,8 @@ impl Engine {
             protocol: "dns".into(),
             rule: Rc::clone(&rule),
             process,
+            direction: Direction::Out,
+            about: self.about_rule(index),
             suggestion: self.suggest_lookup(&name, &rule),
         });
         if action == Action::Kill && refused.is_some() {
@@ -86,6 +88,8 @@ impl Engine {
             protocol: "dns".into(),
             rule: self.word(Reason::Unreadable),
             process,
+            direction: Direction::Out,
+            about: None,
             suggestion: suggest::unreadable_lookup(),
         });
     }
@@ -121,14 +125,14 @@ impl Engine {
         facts.into_iter().map(|fact| Observation { at, sensor: SensorKind::Ebpf, process, fact }).collect()
     }
 
-    fn lookup_action(&self, class: Class, name: &str) -> (Action, Rc<str>) {
-        let Some(m) = &self.judge.policy else { return (Action::Allow, Rc::clone(&self.internal.none)) };
+    fn lookup_action(&self, class: Class, name: &str) -> (Action, Rc<str>, Option<RuleIndex>) {
+        let Some(m) = &self.judge.policy else { return (Action::Allow, Rc::clone(&self.internal.none), None) };
         let d = m.decide_query_as(class, name);
         let rule = d.rule.map_or_else(|| Rc::clone(&self.internal.default), |r| m.rule_name(r).into());
         if d.action.refuses() && m.is_search_expansion(class, name, &self.judge.search).is_some() {
-            return (Action::Allow, "search list".into());
+            return (Action::Allow, "search list".into(), None);
         }
-        (d.action, rule)
+        (d.action, rule, d.rule)
     }
 
     pub(super) fn answer(&mut self, at: Instants, class: Class, flow: &Flow, believed: bool, bytes: &[u8]) {

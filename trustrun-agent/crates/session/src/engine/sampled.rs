@@ -4,20 +4,20 @@ use std::rc::Rc;
 
 use trustrun_model::{Action, Decided, Direction, Evidence, Flow, Instants, Protocol, Reason};
 
-use trustrun_policy::Class;
+use trustrun_policy::{Class, RuleIndex};
 
 use super::Engine;
 use crate::News;
 
 impl Engine {
     /// What is decided about a connection that nobody decided about, and the rule's name.
-    pub(super) fn judge_alone(&mut self, flow: &Flow, evidence: Evidence, at: Instants) -> (Decided, Rc<str>) {
+    pub(super) fn judge_alone(&mut self, flow: &Flow, evidence: Evidence, at: Instants) -> (Decided, Rc<str>, Option<RuleIndex>) {
         let decided = self.decide_alone(flow, at);
         if self.nameless(flow, &decided, evidence) {
-            return (Decided { action: Action::Allow, ..decided }, Rc::clone(&self.internal.unknown));
+            return (Decided { action: Action::Allow, ..decided }, Rc::clone(&self.internal.unknown), None);
         }
-        let rule = self.explain(flow, Class::default(), &decided, at);
-        (decided, rule)
+        let (rule, index) = self.explain(flow, Class::default(), &decided, at);
+        (decided, rule, index)
     }
 
     /// An open connection as it is told on a terminal.

@@ -28,7 +28,7 @@ impl Engine {
         let process = self.who(o.process, Some(&flow));
         let class = Class(o.process.class);
         let (host, evidence) = self.name(&flow, class, o.at);
-        let rule = self.explain(&flow, class, decided, o.at);
+        let (rule, index) = self.explain(&flow, class, decided, o.at);
         let open = Open {
             flow,
             at: o.at,
@@ -41,6 +41,7 @@ impl Engine {
             action: decided.action,
             rule,
             process,
+            index,
             class,
             gather: None,
         };
@@ -72,6 +73,8 @@ impl Engine {
             protocol: format!("socket({family}, {kind}, {protocol})"),
             rule: Rc::clone(&self.internal.kind),
             process,
+            direction: Direction::Out,
+            about: None,
             suggestion: suggest::socket(kind),
         });
         None

@@ -1,6 +1,6 @@
 use trustrun_model::{
     Assurance, Counters, Coverage, Destination, Direction, Evidence, Exit, Gap, Limit, Operator, PolicyRef, Process,
-    Protocol, Report, SCHEMA, SessionInfo, ToolInfo, Verdict, Violation,
+    Protocol, Report, SCHEMA, SessionInfo, Severity, ToolInfo, Verdict, Violation,
 };
 
 use super::*;
@@ -79,6 +79,11 @@ fn violation(action: Action, host: &str, count: u64) -> Violation {
         process: python(),
         suggestion: format!("if the program needs it, add to your policy: allow: [\"{host}:443\"]"),
         count,
+        direction: Direction::Out,
+        severity: Severity::of(action),
+        reason: None,
+        remedy: None,
+        source: None,
     }
 }
 

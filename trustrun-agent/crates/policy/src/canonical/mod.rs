@@ -3,16 +3,15 @@
 //!
 //! It has what decides and where each rule comes from, sorted; no comments, descriptions, lines or paths.
 
-use std::{collections::BTreeMap, fmt::Write, sync::Arc};
+mod read;
+
+use std::{cmp::Ordering, collections::BTreeMap, fmt::Write, sync::Arc};
 
 use jiff::civil::Date;
 use trustrun_model::Action;
 
-use crate::{
-    Baa, Except, Policy, PolicyError, Private, Rule, When,
-    compose::{Made, alone},
-    document::Form,
-};
+use self::read::Lines;
+use crate::{Baa, Except, Fault, Pattern, Policy, PolicyError, Private, Rule, When, compose::Made, text::Faults};
 
 /// A policy's rules in their order, and the text.
 pub(crate) struct Canonical {
@@ -21,17 +20,19 @@ pub(crate) struct Canonical {
     pub(crate) listen: Vec<Rule>,
 }
 
-/// Agreements by what they say, each with its number in the text.
-type Agreements = BTreeMap<(String, bool, Option<(String, String, Option<Date>)>), (usize, Arc<Baa>)>;
+/// Agreements, each with its number in the text.
+type Agreements = BTreeMap<Arc<Baa>, usize>;
 
 /// Writes the form, and puts the rules into its order.
 pub(crate) fn write(policy: &Policy, rules: Vec<Made>, listen: Vec<Made>) -> Canonical {
     let mut agreements = Agreements::new();
     for baa in rules.iter().chain(&listen).filter_map(|made| made.rule.baa.as_ref()) {
-        agreements.entry(key(baa)).or_insert_with(|| (0, Arc::clone(baa)));
+        agreements.entry(baa.clone()).or_default();
     }
-    agreements.values_mut().enumerate().for_each(|(at, (number, _))| *number = at);
-    let mut text = String::new();
+    agreements.values_mut().enumerate().for_each(|(at, number)| *number = at);
+    // About as long as it will be: to grow by doubling would take three times that for a moment.
+    let about = |made: &Made| 48 + made.rule.name.len() + made.from.len() + 40 * (1 + made.rule.patterns.len());
+    let mut text = String::with_capacity(512 + rules.iter().chain(&listen).map(about).sum::<usize>());
     // Writing to a string cannot fail.
     let _ = writeln!(text, "version: 1\nname: {}\ndefault: {}", quoted(&policy.name), policy.default);
     let _ = writeln!(text, "capture: {}", policy.capture.as_str());
@@ -43,7 +44,7 @@ pub(crate) fn write(policy: &Policy, rules: Vec<Made>, listen: Vec<Made>) -> Can
     }
     if !agreements.is_empty() {
         text.push_str("agreements:\n");
-        for (_, baa) in agreements.values() {
+        for baa in agreements.keys() {
             agreement(&mut text, baa);
         }
     }
@@ -52,30 +53,49 @@ pub(crate) fn write(policy: &Policy, rules: Vec<Made>, listen: Vec<Made>) -> Can
     Canonical { text, rules, listen }
 }
 
-fn key(baa: &Baa) -> (String, bool, Option<(String, String, Option<Date>)>) {
-    let agreement = baa.agreement.clone().map(|a| (a.counterparty, a.reference, a.expires));
-    (baa.preset.clone(), baa.tenant, agreement)
-}
-
 /// Reads what [`write`] wrote.
 pub(crate) fn read(octets: &[u8]) -> Result<Policy, PolicyError> {
-    alone("<canonical>", octets, Form::Canonical)
+    let text = String::from_utf8_lossy(octets);
+    read::policy(&text).map_err(|line| {
+        let faults = Faults::default();
+        faults.add_outside("<canonical>", Fault::NotCanonical { line });
+        match faults.or::<()>(None) {
+            Err(error) => error,
+            Ok(()) => PolicyError::Invalid { faults: Vec::new(), more: 0 },
+        }
+    })
 }
 
-fn section(text: &mut String, key: &str, made: Vec<Made>, agreements: &Agreements) -> Vec<Rule> {
-    let mut written: Vec<(String, Rule)> =
-        made.into_iter().map(|made| (rule(&made.rule, &made.from, agreements), made.rule)).collect();
-    written.sort_by(|(one, a), (other, b)| (&a.name, one, &a.origin).cmp(&(&b.name, other, &b.origin)));
-    written.dedup_by(|(one, _), (other, _)| one == other);
-    if !written.is_empty() {
-        text.reserve(written.iter().map(|(rule, _)| rule.len()).sum::<usize>() + 16);
+fn section(text: &mut String, key: &str, mut made: Vec<Made>, agreements: &Agreements) -> Vec<Rule> {
+    made.sort_by(|a, b| order(a, b).then_with(|| a.rule.origin.cmp(&b.rule.origin)));
+    made.dedup_by(|a, b| order(a, b).is_eq());
+    if !made.is_empty() {
         let _ = writeln!(text, "{key}:");
     }
-    let each = |(written, rule): (String, Rule)| {
-        text.push_str(&written);
-        rule
+    let each = |made: Made| {
+        rule(text, &made.rule, &made.from, agreements);
+        made.rule
     };
-    written.into_iter().map(each).collect()
+    made.into_iter().map(each).collect()
+}
+
+/// By name, then by all else that is written: two that are equal are the same rule.
+fn order(a: &Made, b: &Made) -> Ordering {
+    let rest = |made: &Made| (made.rule.private as u8, made.rule.severity, made.rule.expires);
+    let (x, y) = (&a.rule, &b.rule);
+    x.name
+        .cmp(&y.name)
+        .then_with(|| a.from.cmp(&b.from))
+        .then_with(|| x.patterns.cmp(&y.patterns))
+        .then_with(|| rest(a).cmp(&rest(b)))
+        .then_with(|| x.when.cmp(&y.when))
+        .then_with(|| x.except.iter().map(said).cmp(y.except.iter().map(said)))
+        .then_with(|| x.baa.cmp(&y.baa))
+}
+
+/// What an exception says.
+fn said(except: &Except) -> (&Pattern, &str, Option<Date>) {
+    (&except.pattern, &except.reason, except.expires)
 }
 
 fn agreement(text: &mut String, baa: &Baa) {
@@ -91,9 +111,8 @@ fn expires(date: Option<Date>) -> String {
     date.map(|date| format!(", expires: {date}")).unwrap_or_default()
 }
 
-/// The text of a rule; two that are the same say the same.
-fn rule(rule: &Rule, from: &str, agreements: &Agreements) -> String {
-    let mut text = String::with_capacity(96 + 32 * rule.patterns.len());
+/// The text of a rule.
+fn rule(text: &mut String, rule: &Rule, from: &str, agreements: &Agreements) {
     let _ = writeln!(text, "  - name: {}\n    from: {}", quoted(&rule.name), quoted(from));
     let mut action: Option<Action> = None;
     for (said, pattern) in &rule.patterns {
@@ -110,7 +129,7 @@ fn rule(rule: &Rule, from: &str, agreements: &Agreements) -> String {
         }
     }
     if let Some(when) = &rule.when {
-        conditions(&mut text, when);
+        conditions(text, when);
     }
     match rule.private {
         Private::Refuse => {}
@@ -123,10 +142,9 @@ fn rule(rule: &Rule, from: &str, agreements: &Agreements) -> String {
     if let Some(date) = rule.expires {
         let _ = writeln!(text, "    expires: {date}");
     }
-    if let Some((number, _)) = rule.baa.as_ref().and_then(|baa| agreements.get(&key(baa))) {
+    if let Some(number) = rule.baa.as_ref().and_then(|baa| agreements.get(baa)) {
         let _ = writeln!(text, "    baa: {number}");
     }
-    text
 }
 
 fn conditions(text: &mut String, when: &When) {
@@ -144,24 +162,33 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// Whether a form that was read says what the policy says.
-pub(crate) fn same(read: &Policy, policy: &Policy) -> bool {
-    let list = |read: &[Rule], policy: &[Rule]| {
-        read.len() == policy.len() && read.iter().zip(policy).all(|(read, rule)| same_rule(read, rule))
-    };
-    read.name == policy.name
-        && read.default == policy.default
-        && read.capture == policy.capture
-        && read.unix_sockets == policy.unix_sockets
-        && list(&read.rules, &policy.rules)
-        && list(&read.listen, &policy.listen)
+/// Whether the text, read again, says what the policy says; else the line at which it does not.
+pub(crate) fn verify(text: &str, policy: &Policy) -> Result<(), u64> {
+    let mut lines = Lines::new(text);
+    let head = lines.head().ok_or(lines.number())?;
+    let same = head.name == policy.name
+        && head.default == policy.default
+        && head.capture == policy.capture
+        && head.unix_sockets.iter().eq(&policy.unix_sockets);
+    if !same {
+        return Err(1);
+    }
+    for (key, rules) in [("rules:", &policy.rules), ("listen:", &policy.listen)] {
+        if lines.heading(key) == rules.is_empty() {
+            return Err(lines.number());
+        }
+        for rule in rules {
+            let at = lines.number();
+            lines.rule(&head.agreements).filter(|read| same_rule(read, rule)).ok_or(at)?;
+        }
+    }
+    if lines.ended() { Ok(()) } else { Err(lines.number()) }
 }
 
 fn same_rule(read: &Rule, rule: &Rule) -> bool {
-    let except = |e: &Except| (e.pattern.clone(), e.reason.clone(), e.expires);
     read.name == rule.name
         && read.patterns == rule.patterns
-        && read.except.iter().map(except).eq(rule.except.iter().map(except))
+        && read.except.iter().map(said).eq(rule.except.iter().map(said))
         && read.when == rule.when
         && read.private == rule.private
         && read.severity == rule.severity
