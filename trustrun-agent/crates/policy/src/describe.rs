@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{
-    Head, Preset,
-    document::{self, Form},
-    text::Faults,
-};
+use crate::{Head, Preset, document, sha256, text::Faults};
 
 /// A preset as it describes itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +31,9 @@ impl Preset {
     #[must_use]
     pub fn describe(&self) -> Option<Described> {
         let faults = Faults::default();
-        let text = document::decode(self.name, self.text.as_bytes(), false, &faults)?;
-        let document = document::parse(text, self.text.as_bytes(), Form::Written, &faults)?;
+        let octets = self.text.as_bytes();
+        let text = document::decode(self.name, octets.to_vec(), false, &faults)?;
+        let document = document::parse(text, sha256(octets), &faults)?;
         let parameters = document.parameters.into_iter().map(|(name, parameter)| DescribedParameter {
             name,
             description: parameter.description,

@@ -11,7 +11,12 @@ use crate::News;
 
 impl Engine {
     /// What is decided about a connection that nobody decided about, and the rule's name.
-    pub(super) fn judge_alone(&mut self, flow: &Flow, evidence: Evidence, at: Instants) -> (Decided, Rc<str>, Option<RuleIndex>) {
+    pub(super) fn judge_alone(
+        &mut self,
+        flow: &Flow,
+        evidence: Evidence,
+        at: Instants,
+    ) -> (Decided, Rc<str>, Option<RuleIndex>) {
         let decided = self.decide_alone(flow, at);
         if self.nameless(flow, &decided, evidence) {
             return (Decided { action: Action::Allow, ..decided }, Rc::clone(&self.internal.unknown), None);
