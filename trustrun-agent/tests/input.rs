@@ -379,7 +379,6 @@ fn conditions_that_this_host_cannot_tell_are_refused_where_the_policy_enforces()
     for (text, why) in [
         (rule("when: {exe: /no/such/program}"), "matches no file on this host"),
         (rule("when: {user: no-such-user}"), "there is no such user"),
-        ("version: 1\ndefault: block\nlisten:\n  - {allow: [\"10.0.0.0/8\"]}\n".to_owned(), "cannot be enforced yet"),
     ] {
         refused(&Case::anyone().policy(&text)).says(why);
     }

@@ -160,6 +160,25 @@ fn check_tells_all_mistakes_and_what_was_hardly_meant() {
     assert_eq!(wide["policies"][0]["lints"][0]["kind"], "over-broad", "{wide}");
 }
 
+#[test]
+fn where_no_policy_is_named_the_active_one_is_meant_and_why_is_said() {
+    let case = case();
+    std::fs::create_dir_all(case.path("config/trustrun")).unwrap();
+    let settings = format!("policy: [\"{}\"]\n", case.path("notebook.yaml").display());
+    case.file("config/trustrun/trustrun.yaml", &settings);
+    let ask = |words: &[&str]| {
+        let mut command = Command::new(TRUSTRUN);
+        command.arg("policy").args(words).args(["--format", "json"]).current_dir(case.folder()).env_remove("SUDO_UID");
+        let output = command.env("XDG_CONFIG_HOME", case.path("config")).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let checked = ask(&["check"]);
+    assert_eq!(checked["policies"][0]["name"], "notebook");
+    assert!(checked["policies"][0]["why"][0].as_str().unwrap().contains("trustrun.yaml names"), "{checked}");
+    assert_eq!(ask(&["explain", "10.20.1.2:22"])["rule"], "lab");
+}
+
 /// A report as a session writes it, with what matters here.
 fn report() -> Value {
     let destination = |host: Option<&str>, evidence: &str, address: &str, port: u16, exe: &str| {

@@ -26,10 +26,10 @@ pub struct Config {
     pub counting: u32,
     /// Not 0 if processes are classified (`Classing`).
     pub classes: u32,
+    /// Not 0 if accepted connections are judged (`LISTEN_NETS`).
+    pub listen: u32,
     /// Zero.
     pub pad: u32,
-    /// Zero.
-    pub pad2: u32,
     /// Byte offsets in kernel structures, from this kernel's BTF.
     pub offsets: Offsets,
 }

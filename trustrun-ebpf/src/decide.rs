@@ -8,7 +8,7 @@ use trustrun_common::{
     reason,
 };
 
-use crate::maps::{BINDINGS, LISTENERS, NETS, PORTS, RESOLVERS, config, enforcing, may_listen};
+use crate::maps::{BINDINGS, LISTEN_NETS, LISTENERS, NETS, PORTS, RESOLVERS, config, enforcing, may_listen};
 
 /// What was decided.
 #[derive(Clone, Copy)]
@@ -255,6 +255,18 @@ pub fn name(set: u32, case: u32, protocol: u8, port: u16, config: &Config) -> De
 #[inline(always)]
 pub fn claimed_address(address: &Address, class: u8, port: u16, config: &Config) -> Decision {
     settle(or(by_address(address, class, 6, port, config), default(6, port, config)), 6, port, config)
+}
+
+/// Decides about somebody who connects to a port of the target, or sends to it first, by the `listen` rules.
+#[inline(always)]
+pub fn peer(address: &Address, protocol: u8, port: u16, config: &Config) -> Decision {
+    let said = match LISTEN_NETS.get(&Key::new(128, *address)) {
+        Some(net) => ports(net.set, 0, protocol, port),
+        None => silence(config),
+    };
+    let mut default = silence(config);
+    default.action = config.default_action as u8;
+    settle(or(said, default), protocol, port, config)
 }
 
 /// Whether an address and port is a resolver of the target.

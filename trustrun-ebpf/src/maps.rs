@@ -24,6 +24,9 @@ pub static SEARCH_LIST: Array<SearchName> = Array::with_max_entries(SEARCH_MOST,
 /// Networks of the policy: address to set of rules.
 #[map]
 pub static NETS: LpmTrie<Address, NetValue> = LpmTrie::with_max_entries(1 << 20, 0);
+/// Networks of peers who connect to the command, of the policy's `listen` rules.
+#[map]
+pub static LISTEN_NETS: LpmTrie<Address, NetValue> = LpmTrie::with_max_entries(1 << 20, 0);
 /// Addresses that are nobody's on the Internet: there a name's other set counts.
 #[map]
 pub static PRIVATE: LpmTrie<Address, u32> = LpmTrie::with_max_entries(64, 0);

@@ -9,9 +9,9 @@
 
 use aya_ebpf::{macros::cgroup_skb, programs::SkBuffContext};
 use trustrun_common::{
-    ACTION_ALLOW, ACTION_BLOCK, Config, DIRECTION_IN, DIRECTION_OUT, DatagramKey, DatagramState, FLAG_ENFORCED,
-    FLAG_OUTGOING, MODE_OFF, SOCKET_CONNECTED, SOCKET_RESOLVER, SOCKET_SENDS, STAGE_DONE, SocketState, Tuple, counter,
-    hook, kind, reason,
+    ACTION_BLOCK, Config, DIRECTION_IN, DIRECTION_OUT, DatagramKey, DatagramState, FLAG_ENFORCED, FLAG_OUTGOING,
+    MODE_OFF, SOCKET_CONNECTED, SOCKET_RESOLVER, SOCKET_SENDS, STAGE_DONE, SocketState, Tuple, counter, hook, kind,
+    reason,
 };
 
 use crate::{
@@ -384,9 +384,8 @@ pub fn datagram_opened(key: &DatagramKey, protocol: u8, owner: Owner, d: &Decisi
 
 /// The same for one that somebody else began.
 #[inline(always)]
-pub fn datagram_accepted(key: &DatagramKey, owner: Owner, config: &Config) -> bool {
-    let d = Decision::new(ACTION_ALLOW, reason::ACCEPTED);
-    opened(key, 17, owner, &d, DIRECTION_IN, config)
+pub fn datagram_accepted(key: &DatagramKey, owner: Owner, d: &Decision, config: &Config) -> bool {
+    opened(key, 17, owner, d, DIRECTION_IN, config)
 }
 
 #[inline(always)]

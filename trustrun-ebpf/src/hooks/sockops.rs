@@ -10,7 +10,7 @@ use trustrun_common::{
 };
 
 use crate::{
-    decide::{self, NO_RULE, address, mapped},
+    decide::{self, Decision, NO_RULE, address, mapped},
     emit,
     hooks::post_bind::{listens, unlistens},
     maps::{GATHER, SOCKETS, config, hit},
@@ -53,7 +53,7 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
     }
     match op {
         ACTIVE_ESTABLISHED => established(&ctx, config),
-        PASSIVE_ESTABLISHED => accepted(&ctx),
+        PASSIVE_ESTABLISHED => accepted(&ctx, config),
         TCP_LISTEN => listening(&ctx),
         _ => {}
     }
@@ -124,21 +124,29 @@ fn established(ctx: &SockOpsContext, config: &Config) {
 }
 
 #[inline(always)]
-fn accepted(ctx: &SockOpsContext) {
+fn accepted(ctx: &SockOpsContext, config: &Config) {
     let cookie = cookie(ctx);
+    let peer = peer(ctx);
+    let mut d = Decision::new(ACTION_ALLOW, reason::ACCEPTED);
+    // What got past `ingress` was let through there: over loopback only the session itself, or who may.
+    if config.listen != 0 && !decide::loopback(&peer) {
+        d = decide::peer(&peer, 6, ctx.local_port() as u16, config);
+    }
     let st = SocketState {
-        peer: peer(ctx),
+        peer,
         sequence: 1,
         port: u32::from_be(ctx.remote_port()) as u16,
         direction: DIRECTION_IN,
-        action: ACTION_ALLOW,
-        reason: reason::ACCEPTED,
+        rule: d.rule,
+        action: d.action,
+        reason: d.reason,
         local_port: ctx.local_port() as u16,
         ..sockets::known(6, emit::NOBODY)
     };
     sockets::keep(cookie, &st);
     let t = Tuple { local: local(ctx), ..emit::tuple(&st) };
-    emit::flow(emit::header(kind::OPENED, 0, emit::NOBODY, cookie), t, 0, 0);
+    let flags = if d.refused(config) { FLAG_ENFORCED } else { 0 };
+    emit::flow(emit::header(kind::OPENED, flags, emit::NOBODY, cookie), t, 0, 0);
 }
 
 /// The key of a listener: any address is all zeroes for both families.

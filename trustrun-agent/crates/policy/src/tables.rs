@@ -48,6 +48,8 @@ pub struct Tables {
     /// `NETS`: address (IPv4 as v4-mapped), bits of the prefix in those 128, set. A set may be one without entries in
     /// `ports`: it keeps IPv4 from inheriting what is said about IPv6.
     pub nets: Vec<(Address, u32, NetValue)>,
+    /// `LISTEN_NETS`: the same for peers who connect to the command, by the `listen` rules; empty where there are none.
+    pub listen: Vec<(Address, u32, NetValue)>,
     /// `PRIVATE`: address bits and bits of the prefix of what is nobody's on the Internet.
     pub private: Vec<(Address, u32)>,
     /// `PORTS`: key, bits of its prefix, what is said. Sets are numbered from 1.
@@ -90,6 +92,14 @@ pub enum TablesError {
         /// How many are possible.
         limit: usize,
     },
+    /// Who accepts a connection is not known before it is there.
+    #[error(
+        "the `listen` rule `{rule}` has a `when`: wanted none, as it is not known which process will accept a connection"
+    )]
+    ListenCondition {
+        /// The rule's name.
+        rule: String,
+    },
     /// The kernel compares whole arguments.
     #[error(
         "the rule `{rule}` has the argument `{argument}` in its `when`: wanted a whole argument without `*`, as the \
@@ -117,6 +127,9 @@ impl Tables {
     pub(crate) fn new(policy: &Policy) -> Result<Self, TablesError> {
         let ranks = Ranks::new(policy);
         let targets = Targets::new(policy, &ranks);
+        if let Some(rule) = policy.listen.iter().find(|rule| rule.when.is_some()) {
+            return Err(TablesError::ListenCondition { rule: rule.name.clone() });
+        }
         if targets.classes.too_many() {
             return Err(TablesError::TooManyClasses { limit: MAX_CLASSES });
         }
@@ -129,16 +142,41 @@ impl Tables {
         let nets =
             nets.iter().map(|(net, above)| Ok((net.address.to_be_bytes(), u32::from(net.bits), sets.net(above)?)));
         let nets = nets.collect::<Result<_, _>>()?;
+        let (mut ports, count) = sets.into_ports();
+        let (listen, said) = listening(policy, count)?;
+        ports.extend(said);
         Ok(Self {
             names,
             nets,
+            listen,
             private: private::networks().map(|net| (net.address.to_be_bytes(), u32::from(net.bits))).collect(),
-            ports: sets.into_ports(),
+            ports,
             default: number(policy.default),
             rules: ranks.ranked(&policy.rules).map(|(_, rule)| rule.name.clone()).collect(),
             classes: targets.classes,
         })
     }
+}
+
+/// Nodes of `LISTEN_NETS`, and what their sets say, numbered behind `before`.
+type Listening = (Vec<(Address, u32, NetValue)>, Vec<(PortKey, u32, PortValue)>);
+
+fn listening(policy: &Policy, before: u32) -> Result<Listening, TablesError> {
+    if policy.listen.is_empty() {
+        return Ok(Listening::default());
+    }
+    let ranks = Ranks::of(&policy.listen);
+    let targets = Targets::of(&policy.listen, &ranks);
+    let mut sets = Sets::new(&targets, policy.default).after(before);
+    let mut nets = walk_nets(&targets, &mut sets);
+    // All that is said may be excepted: then the default judges, and there is a table that says nothing.
+    let nothing = sets.root(&targets.any, About::Address);
+    nets.entry(Net { address: 0, bits: 0 }).or_insert(nothing);
+    nets.entry(V4).or_insert(nothing);
+    sets.meet(std::iter::empty(), nets.values())?;
+    let nodes = nets.iter().map(|(net, above)| Ok((net.address.to_be_bytes(), u32::from(net.bits), sets.net(above)?)));
+    let nodes = nodes.collect::<Result<_, _>>()?;
+    Ok((nodes, sets.into_ports().0))
 }
 
 /// A rule whose condition the kernel cannot tell would speak about the wrong processes.

@@ -37,9 +37,13 @@ struct Gathered {
 
 impl Targets {
     pub(crate) fn new(policy: &Policy, ranks: &Ranks) -> Self {
-        let classes = Classes::new(&policy.rules);
+        Self::of(&policy.rules, ranks)
+    }
+
+    pub(crate) fn of(rules: &[Rule], ranks: &Ranks) -> Self {
+        let classes = Classes::new(rules);
         let mut gathered: BTreeMap<&Target, Gathered> = BTreeMap::new();
-        for (rank, rule) in ranks.ranked(&policy.rules) {
+        for (rank, rule) in ranks.ranked(rules) {
             gather(rule, rank, &classes, &mut gathered);
         }
         let mut targets = Self { classes, ..Self::default() };

@@ -306,6 +306,8 @@ impl Engine {
     /// The rule behind the kernel's decision, found by deciding again.
     fn explain(&mut self, flow: &Flow, class: Class, decided: &Decided, at: Instants) -> (Rc<str>, Option<RuleIndex>) {
         match decided.reason {
+            // Said by `judge_further`.
+            _ if flow.direction == Direction::In => (self.word(decided.reason), None),
             Reason::Default | Reason::Rule => self.decide_again(flow, class, decided, at),
             other => (self.word(other), None),
         }

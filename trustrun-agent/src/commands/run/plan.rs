@@ -40,18 +40,6 @@ pub(crate) enum RunError {
     /// The policy is too large for the kernel.
     #[error(transparent)]
     Tables(#[from] TablesError),
-    /// What the kernel programs do not refuse yet.
-    #[error(
-        "the policy's `listen` rule `{}` (line {line}) cannot be enforced yet, as nothing refuses who connects to the \
-         command: run it with --observe, which tells, or leave `listen` out here",
-        Untrusted::new(rule)
-    )]
-    Listen {
-        /// The rule's name.
-        rule: String,
-        /// Where it is.
-        line: u64,
-    },
     /// A condition of a rule cannot be followed on this host.
     #[error("the policy cannot be enforced here: {0}")]
     Condition(#[from] ConditionError),
@@ -130,9 +118,6 @@ impl Plan {
     pub(crate) fn new(args: RunArgs) -> Result<Self, RunError> {
         let Chosen { policy, sources, settings, said } = policy(&args)?;
         let enforce = policy.as_ref().is_some_and(Policy::enforcing) && !args.observe;
-        if let Some(rule) = policy.as_ref().filter(|_| enforce).and_then(|p| p.listen.first()) {
-            return Err(RunError::Listen { rule: rule.name.clone(), line: rule.origin.line });
-        }
         let tables = policy.as_ref().map(Policy::tables).transpose()?;
         let identity = identity(&args, enforce)?;
         let conditions =

@@ -77,7 +77,13 @@ impl Loaded {
             loader.map_max_entries(table, *entries);
         }
         if let Some(t) = tables {
-            for (map, n) in [("NAMES", t.names.len()), ("NETS", t.nets.len()), ("PORTS", t.ports.len())] {
+            let sizes = [
+                ("NAMES", t.names.len()),
+                ("NETS", t.nets.len()),
+                ("LISTEN_NETS", t.listen.len()),
+                ("PORTS", t.ports.len()),
+            ];
+            for (map, n) in sizes {
                 loader.map_max_entries(map, u32::try_from(n + 16).unwrap_or(u32::MAX));
             }
         }

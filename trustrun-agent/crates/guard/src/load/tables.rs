@@ -27,6 +27,10 @@ impl Loaded {
         for (address, bits, value) in &tables.nets {
             nets.insert(&Key::new(*bits, *address), value, 0).map_err(map_error("NETS"))?;
         }
+        let mut nets: LpmTrie<&mut MapData, Address, NetValue> = self.map_mut("LISTEN_NETS")?;
+        for (address, bits, value) in &tables.listen {
+            nets.insert(&Key::new(*bits, *address), value, 0).map_err(map_error("LISTEN_NETS"))?;
+        }
         let mut private: LpmTrie<&mut MapData, Address, u32> = self.map_mut("PRIVATE")?;
         for (address, bits) in &tables.private {
             private.insert(&Key::new(*bits, *address), 1, 0).map_err(map_error("PRIVATE"))?;

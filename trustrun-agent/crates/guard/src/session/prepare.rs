@@ -24,6 +24,7 @@ pub(crate) fn first_config(plan: &Plan, cgroup: &Cgroup, loaded: &Loaded) -> Con
         mode: trustrun_common::MODE_OBSERVE,
         default_action: plan.tables.as_ref().map_or(trustrun_common::ACTION_ALLOW, |t| t.default).into(),
         kinds: plan.kinds,
+        listen: plan.tables.as_ref().is_some_and(|t| !t.listen.is_empty()).into(),
         classes: plan.conditions.is_some().into(),
         counting: 1,
         offsets: loaded.offsets,
@@ -153,6 +154,7 @@ pub(crate) fn observe_all() -> trustrun_policy::Tables {
     trustrun_policy::Tables {
         names: Vec::new(),
         nets: Vec::new(),
+        listen: Vec::new(),
         private: Vec::new(),
         ports: Vec::new(),
         default: trustrun_common::ACTION_ALLOW,

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     fmt::Write as _,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
 };
 
@@ -47,6 +48,19 @@ impl Touch<'_> {
 
     pub(super) fn reaches(&self, point: &Point<'_>) -> bool {
         reaches(self.pattern, point.protocol, point.port)
+    }
+
+    /// What of it decides, as a number: two that differ have two numbers, but for one chance in 2^64.
+    fn shape(&self) -> u64 {
+        let (rule, pattern) = (self.rule, self.pattern);
+        let crossed = (!rule.except.is_empty()).then_some(self.index);
+        let sides = [false, true]
+            .map(|private| self.action.is_none_or(|action| grants(rule.private, action, &pattern.target, private)));
+        let severity = rule.severity.map(|severity| severity.as_str());
+        let mut hasher = DefaultHasher::new();
+        (self.side, self.action, crossed, sides, self.differs).hash(&mut hasher);
+        (pattern.protocol, pattern.ports, &rule.when, severity).hash(&mut hasher);
+        hasher.finish()
     }
 
     pub(super) fn depends_on_side(&self) -> bool {
@@ -190,23 +204,10 @@ impl<'r> Field<'r> {
 
     /// What decides about two parts alike, whatever they meet. Rules that are about names and addresses at once (by their
     /// exceptions) are told apart.
-    pub(super) fn shape(&self, touches: &[Touch<'r>]) -> String {
-        let mut shapes: Vec<String> = touches
-            .iter()
-            .map(|touch| {
-                let (rule, pattern) = (touch.rule, touch.pattern);
-                let crossed = !rule.except.is_empty();
-                let which = if crossed { format!("#{}", touch.index) } else { String::new() };
-                let sides =
-                    [false, true].map(|p| touch.action.is_none_or(|a| grants(rule.private, a, &pattern.target, p)));
-                format!(
-                    "{}{which}{:?}{:?}{:?}{sides:?}{:?}{:?}{}",
-                    touch.side, touch.action, pattern.protocol, pattern.ports, rule.when, rule.severity, touch.differs
-                )
-            })
-            .collect();
+    pub(super) fn shape(touches: &[Touch<'r>]) -> Vec<u64> {
+        let mut shapes: Vec<u64> = touches.iter().map(Touch::shape).collect();
         shapes.sort_unstable();
-        shapes.concat()
+        shapes
     }
 
     /// What one policy says at a point in a world.

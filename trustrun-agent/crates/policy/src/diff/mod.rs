@@ -215,41 +215,41 @@ struct Found<'f, 'r> {
 impl<'r> Found<'_, 'r> {
     /// Asks about every part. False where too many parts meet.
     fn all(&mut self) -> bool {
-        let regions = Regions::new(self.field.nets());
-        let names = self.field.parts_of_names();
-        for name in &names {
-            let touches = self.field.touching(Some(name.as_str()), None);
-            let shown = self.field.shown(name);
-            for private in [false, true] {
-                self.ask(&shown, &touches, Some(name), None, private);
-            }
-        }
-        for region in regions.parts.iter().filter(|region| !region.split) {
-            let touches = self.field.touching(None, Some(region.address));
-            self.ask(&region.shown(), &touches, None, Some(region.address), false);
-        }
-        self.together(&names, &regions)
-    }
-
-    /// Names and networks that meet: one of each kind with each.
-    fn together(&mut self, names: &[String], regions: &Regions) -> bool {
         let field = self.field;
-        let mut by_name: HashMap<String, &String> = HashMap::new();
-        for name in names {
-            by_name.entry(field.shape(&field.touching(Some(name), None))).or_insert(name);
+        let regions = Regions::new(field.nets());
+        let names = field.parts_of_names();
+        let mut by_name: HashMap<Vec<u64>, &String> = HashMap::new();
+        for name in &names {
+            let touches = field.touching(Some(name.as_str()), None);
+            if touches.iter().any(|touch| touch.differs) {
+                for private in [false, true] {
+                    self.ask(&field.shown(name), &touches, Some(name), None, private);
+                }
+            }
+            by_name.entry(Field::shape(&touches)).or_insert(name);
         }
-        let mut by_address: HashMap<(String, bool), &parts::Region> = HashMap::new();
+        let mut by_address: HashMap<(Vec<u64>, bool), &parts::Region> = HashMap::new();
         for region in &regions.parts {
-            let shape = field.shape(&field.touching(None, Some(region.address)));
-            by_address.entry((shape, crate::private::is_private(region.address))).or_insert(region);
+            let touches = field.touching(None, Some(region.address));
+            if !region.split && touches.iter().any(|touch| touch.differs) {
+                self.ask(&region.shown(), &touches, None, Some(region.address), false);
+            }
+            let private = crate::private::is_private(region.address);
+            by_address.entry((Field::shape(&touches), private)).or_insert(region);
         }
-        let mut pairs = 0;
         let mut by_name: Vec<&String> = by_name.into_values().collect();
         by_name.sort();
         let mut by_address: Vec<&parts::Region> = by_address.into_values().collect();
         by_address.sort_by_key(|region| region.address);
-        for name in by_name {
-            for region in &by_address {
+        self.together(&by_name, &by_address)
+    }
+
+    /// Names and networks that meet: one of each kind with each.
+    fn together(&mut self, names: &[&String], regions: &[&parts::Region]) -> bool {
+        let field = self.field;
+        let mut pairs = 0;
+        for name in names {
+            for region in regions {
                 let touches = field.touching(Some(name), Some(region.address));
                 let meet = touches.iter().any(|t| t.by_name()) && touches.iter().any(|t| t.by_net());
                 if !meet || !touches.iter().any(|t| t.differs) {

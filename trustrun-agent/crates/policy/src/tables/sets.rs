@@ -343,8 +343,14 @@ impl<'a> Sets<'a> {
         self.full()
     }
 
-    pub(super) fn into_ports(self) -> Vec<(PortKey, u32, PortValue)> {
-        self.ports
+    /// Numbers its sets behind those of another.
+    pub(super) fn after(self, sets: u32) -> Self {
+        Self { sets, ..self }
+    }
+
+    /// What is written to `PORTS`, and the last set's number.
+    pub(super) fn into_ports(self) -> (Vec<(PortKey, u32, PortValue)>, u32) {
+        (self.ports, self.sets)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the kernel does not judge: connections that others began, by the policy's `listen` rules, and rules that ended
 //! while the session went on.
 
-use trustrun_model::{Action, Decided, Direction, Flow, Instants, Untrusted};
+use trustrun_model::{Action, Decided, Direction, Flow, Instants, Reason, Untrusted};
 use trustrun_policy::{About, Matcher, RuleIndex};
 
 use super::{Engine, Open};
@@ -11,16 +11,23 @@ impl Engine {
     pub(super) fn judge_further(&mut self, open: &mut Open, decided: Decided, at: Instants) -> Decided {
         let Some(m) = self.judge.policy.clone() else { return decided };
         if open.flow.direction == Direction::In {
-            if m.listen().is_none() {
+            let internal = decided.reason == Reason::Internal || self.within(&open.flow);
+            if m.listen().is_none() && !internal {
                 self.unjudged(&m, &open.flow);
             }
-            let Some(listen) = m.listen().filter(|_| !self.within(&open.flow)) else { return decided };
+            let Some(listen) = m.listen().filter(|_| !internal) else { return decided };
             let flow = &open.flow;
             let d = listen.decide(None, Some(flow.peer.ip()), flow.local.port(), flow.protocol);
             open.index = d.rule;
             open.rule =
                 d.rule.map_or_else(|| std::rc::Rc::clone(&self.internal.default), |r| listen.rule_name(r).into());
             open.action = d.action;
+            let told = matches!(decided.reason, Reason::Default | Reason::Rule);
+            if told && d.action != decided.action {
+                let detail =
+                    format!("the kernel said {} about {}, the policy says {}", decided.action, flow.peer, d.action);
+                self.ledger.gap("decision-mismatch", 1, || detail);
+            }
             return Decided { action: d.action, ..decided };
         }
         if !decided.action.violates() && self.ended(open, at).is_some() {
