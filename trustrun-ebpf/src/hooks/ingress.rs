@@ -103,6 +103,9 @@ fn may_come(ctx: &SkBuffContext, p: &Peek, config: &Config) -> bool {
     false
 }
 
+/// Levels of cgroups in which the session's is looked for.
+const DEEPEST: i32 = 32;
+
 /// Whether a packet comes from a socket of the session itself, over loopback.
 #[inline(always)]
 fn own(ctx: &SkBuffContext, p: &Peek, config: &Config) -> bool {
@@ -142,9 +145,17 @@ fn own(ctx: &SkBuffContext, p: &Peek, config: &Config) -> bool {
         if found.is_null() {
             return false;
         }
-        let cgroup = bpf_sk_ancestor_cgroup_id(found.cast(), config.level as i32);
+        // In a cgroup namespace nobody knows how deep the session's cgroup lies.
+        let mut ours = false;
+        for level in 0..DEEPEST {
+            let cgroup = bpf_sk_ancestor_cgroup_id(found.cast(), level);
+            if cgroup == 0 {
+                break;
+            }
+            ours |= cgroup == config.cgroup;
+        }
         bpf_sk_release(found.cast());
-        cgroup == config.cgroup
+        ours
     }
 }
 
