@@ -6,7 +6,7 @@ use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
 use trustrun_model::Protocol;
-use trustrun_policy::{Composer, Facts, Named, Opened, Opener, Policy, PolicyError};
+use trustrun_policy::{Class, Composer, Facts, Named, Opened, Opener, Policy, PolicyError};
 
 /// Documents by their place: `./1`, `./2` and so on.
 struct Files<'d>(Vec<&'d [u8]>);
@@ -46,7 +46,7 @@ fn answers(policy: Result<Policy, PolicyError>) {
     for name in ["api.allowed.test", "a", ""] {
         let query = matcher.decide_query(name);
         assert!(query.rule.is_none_or(|rule| !matcher.rule_name(rule).is_empty()));
-        let _ = matcher.is_search_expansion(name, &["test"]);
+        let _ = matcher.is_search_expansion(Class::default(), name, &["test"]);
         let _ = matcher.decide(Some(name), Some([198, 51, 100, 7].into()), 443, Protocol::Tcp);
     }
 }

@@ -204,7 +204,8 @@ fn reported(ran: &Ran, tried: &[(Attempt, (Action, String))]) -> TestCaseResult 
         *told.entry((d.address, d.port, d.protocol, d.action, d.rule.clone())).or_default() += d.connections;
     }
     prop_assert_eq!(told, wanted, "{}", ran);
-    prop_assert!(ran.report.gaps.is_empty(), "{}", ran);
+    // What root may have others do is a gap of its own where nothing is refused (ADR 0010).
+    prop_assert!(ran.report.gaps.iter().all(|gap| gap.kind == "root-target"), "{}", ran);
     Ok(())
 }
 

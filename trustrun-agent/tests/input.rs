@@ -53,7 +53,11 @@ fn a_bad_policy_is_refused_with_line_and_column_before_the_command_starts() {
     let long = vec!["a".repeat(62); 4].join(".") + ".aa";
     assert_eq!(long.len(), 254);
     policy_refused(&rule(&long), "4:13", "253");
-    policy_refused("version: 1\ndefault: block\nextends: [baa/azure-openai]\n", "3:1", "not yet supported");
+    policy_refused(
+        "version: 1\ndefault: block\nextends: [baa/azure-openai]\n",
+        "3:11",
+        "the parameter `resource` of baa/azure-openai is missing",
+    );
 }
 
 #[test]

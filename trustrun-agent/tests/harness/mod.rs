@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "clippy knows tests by their attribute alone, and helpers have none")]
 
+#[allow(clippy::duplicate_mod, reason = "a test that uses both kinds of help has it twice")]
 #[path = "../kernels/mod.rs"]
 mod kernels;
 pub(crate) mod terminal;

@@ -4,6 +4,7 @@
 //! what TrustRun says about it. Nothing here knows how TrustRun does it.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+#[allow(clippy::duplicate_mod, reason = "a test that uses both kinds of help has it twice")]
 #[path = "../kernels/mod.rs"]
 mod kernels;
 

@@ -403,6 +403,9 @@ impl Engine {
 
     fn fold(&mut self, mut open: Open, sent: u64, received: u64, at: Instants) {
         self.judge_claim(at, &mut open, sent);
+        if open.flow.direction == Direction::In && open.flow.protocol != Protocol::Tcp && sent > 0 {
+            self.unjudged(&open.flow);
+        }
         let out = open.flow.direction == Direction::Out;
         let baa = if out { self.about(&open).and_then(|about| about.baa(at.wall_ns)) } else { None };
         let key = Key {

@@ -1,7 +1,7 @@
 //! What the kernel does not judge: connections that others began, by the policy's `listen` rules, and rules that ended
 //! while the session went on.
 
-use trustrun_model::{Action, Decided, Direction, Flow, Instants, Reason, Untrusted};
+use trustrun_model::{Action, Decided, Direction, Flow, Instants, Protocol, Reason, Untrusted};
 use trustrun_policy::{About, Matcher, RuleIndex};
 
 use super::{Engine, Open};
@@ -12,8 +12,9 @@ impl Engine {
         let Some(m) = self.judge.policy.clone() else { return decided };
         if open.flow.direction == Direction::In {
             let internal = decided.reason == Reason::Internal || self.within(&open.flow);
-            if m.listen().is_none() && !internal {
-                self.unjudged(&m, &open.flow);
+            // A datagram that comes in takes nothing out; what is answered is known when its connection ends.
+            if open.flow.protocol == Protocol::Tcp && !internal {
+                self.unjudged(&open.flow);
             }
             let Some(listen) = m.listen().filter(|_| !internal) else { return decided };
             let flow = &open.flow;
@@ -38,8 +39,9 @@ impl Engine {
     }
 
     /// Somebody of another machine came, and no rule says who may. What the policy lets nobody out to can leave that way.
-    fn unjudged(&mut self, policy: &Matcher, flow: &Flow) {
-        if flow.peer.ip().to_canonical().is_loopback() || !policy.default_action().violates() {
+    pub(super) fn unjudged(&mut self, flow: &Flow) {
+        let silent = |policy: &Matcher| policy.listen().is_none() && policy.default_action().violates();
+        if flow.peer.ip().to_canonical().is_loopback() || !self.judge.policy.as_deref().is_some_and(silent) {
             return;
         }
         self.ledger.gap("accepted-unjudged", 1, || {
