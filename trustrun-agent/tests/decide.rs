@@ -97,9 +97,9 @@ fn policy() -> impl Strategy<Value = String> {
         if !rules.is_empty() {
             text.push_str("rules:\n");
         }
-        for (action, destinations) in rules {
+        for (number, (action, destinations)) in rules.into_iter().enumerate() {
             let list: Vec<String> = destinations.iter().map(|d| format!("{d:?}")).collect();
-            let _ = writeln!(text, "  - {action}: [{}]", list.join(", "));
+            let _ = writeln!(text, "  - name: rule {number}\n    {action}: [{}]", list.join(", "));
         }
         text
     })
