@@ -126,6 +126,8 @@ pub struct Engine {
     quic: HashMap<(FlowId, SocketAddr), trustrun_wire::quic::Initials>,
     pub(crate) ledger: Ledger,
     pub(crate) refusals: refusals::Refusals,
+    /// Connections that were refused for want of room in the kernel, which counts them as well.
+    pub(crate) full: u64,
     /// The first program that root ran.
     pub(crate) as_root: Option<String>,
     /// The name that belongs to the last observation, for its stored row.
@@ -156,6 +158,7 @@ impl Engine {
             quic: HashMap::new(),
             ledger: Ledger::default(),
             refusals: refusals::Refusals::default(),
+            full: 0,
             as_root: None,
             last_host: None,
             last_rule: None,
@@ -337,7 +340,11 @@ impl Engine {
     /// Records a violation and says what to do about it.
     fn violated(&mut self, at: Instants, open: &Open, decided: &Decided) -> Option<Reaction> {
         // Refused for want of room, which the policy did not ask for, is a gap that the kernel counted.
-        if !decided.action.violates() || self.judge.policy.is_none() || decided.reason == Reason::Full {
+        if !decided.action.violates() || self.judge.policy.is_none() {
+            return None;
+        }
+        if decided.reason == Reason::Full {
+            self.full += 1;
             return None;
         }
         // What the client said it wanted, where that is what was refused.

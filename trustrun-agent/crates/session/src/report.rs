@@ -206,6 +206,12 @@ impl Engine {
             ),
             ("packets-clobbered", c(counter::CLOBBERED), "packets whose reading was interrupted on the same CPU"),
         ];
+        // Each connection that was refused for want of room is one of these.
+        let counted = c(counter::SOCKETS_FULL) + c(counter::DATAGRAMS_FULL) + c(counter::TASKS_FULL);
+        if counted == 0 && self.full > 0 {
+            self.ledger
+                .gap("tables-full", self.full, || "connections that the kernel had no room for, uncounted".into());
+        }
         for (kind, count, detail) in told {
             if count > 0 {
                 self.ledger.gap(kind, count, || detail.into());
