@@ -5,6 +5,8 @@
 mod packet_sent;
 mod pins;
 mod programs;
+#[cfg(test)]
+mod stack;
 mod tables;
 mod unix_border;
 mod unix_peer;
