@@ -184,10 +184,13 @@ impl Suite<'_> {
         match said {
             Some((3, why)) => Bare::Lacking(why.clone()),
             // "Not to this user" is an answer of the kernel; of root's it would be one of this machine.
-            Some((1, why)) if why.contains("EPERM") || why.contains("EACCES") => match self.user {
-                User::Ordinary => Bare::Closed,
-                User::Root => Bare::Lacking(why.clone()),
-            },
+            // EIO is what a kernel says whose `dev.tty.legacy_tiocsti` is off.
+            Some((1, why)) if ["EPERM", "EACCES", "TIOCSTI: EIO"].iter().any(|no| why.contains(no)) => {
+                match self.user {
+                    User::Ordinary => Bare::Closed,
+                    User::Root => Bare::Lacking(why.clone()),
+                }
+            }
             other => Bare::Broken(format!("{other:?}")),
         }
     }
